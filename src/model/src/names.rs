@@ -1,0 +1,1 @@
+//! The one place where names and uuids of our devices are made and read.

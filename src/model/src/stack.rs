@@ -1,0 +1,1 @@
+//! What is there (`Observed`) and what shall be there (`Desired`).
