@@ -1,0 +1,1 @@
+//! A real control plane and a node in a guest.
