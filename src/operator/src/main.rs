@@ -1,3 +1,16 @@
-//! 
+//! `eratrack`: one binary, one subcommand a role. See `cli` for what there is.
 
-fn main() {}
+mod agent;
+mod cli;
+mod controller;
+mod exit;
+mod http_server;
+mod metrics;
+mod shutdown;
+mod telemetry;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    exit::report(cli::run())
+}

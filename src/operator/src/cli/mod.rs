@@ -1,0 +1,112 @@
+//! The command line: parse once, start the runtime where one is needed, hand over to the role.
+
+mod args;
+mod device;
+mod size;
+
+use std::future::Future;
+use std::io::Write;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+pub(crate) use args::{AgentArgs, ControllerArgs, UninstallArgs};
+
+use crate::exit::Failure;
+use crate::telemetry::{self, LogArgs};
+use crate::{agent, controller};
+
+/// Changed-block tracking for Kubernetes volumes, on the kernel's own dm-era
+#[derive(Debug, Parser)]
+#[command(name = "eratrack", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Resolve EraTrackings, keep EraVolumes, fire schedules, prune snapshots (a Deployment)
+    Controller(ControllerArgs),
+    /// Attach, watch and read the volumes of one node (a privileged DaemonSet)
+    Agent(AgentArgs),
+    /// Give every tracked volume its original table back, before the chart goes
+    Uninstall(UninstallArgs),
+    /// Print the custom resource definitions as YAML
+    Crds,
+    /// Look into dm-era metadata on one machine, without Kubernetes
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
+    /// Print a completion script
+    Completion {
+        /// For which shell
+        shell: Shell,
+    },
+}
+
+/// Parses the process's arguments and does what they say.
+pub(crate) fn run() -> Result<(), Failure> {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Controller(args) => serve(&cli.log, controller::run(args)),
+        Command::Agent(args) => {
+            serve(&cli.log, async { agent::run(args).await.map_err(Failure::other) })
+        }
+        Command::Uninstall(args) => serve(&cli.log, controller::uninstall(args)),
+        Command::Crds => print(eratrack_api::crds_yaml().as_bytes()),
+        Command::Device(command) => device::run(command).map_err(Failure::other),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "eratrack", &mut script);
+            print(&script)
+        }
+    }
+}
+
+/// Runs a role. One thread is enough for waiting on the API server; what blocks runs on the
+/// blocking pool.
+fn serve(log: &LogArgs, role: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    telemetry::init(log).map_err(Failure::other)?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::other)?
+        .block_on(role)
+}
+
+/// Prints to stdout; a reader that went away (`| head`) is no failure.
+fn print(text: &[u8]) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(text) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::other(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_controller_needs_only_its_namespace() {
+        let cli = Cli::try_parse_from(["eratrack", "controller", "--namespace", "eratrack-system"]);
+        let Ok(Cli { command: Command::Controller(args), .. }) = cli else { panic!("{cli:?}") };
+        assert_eq!(args.lease_name, "eratrack-controller");
+        assert_eq!(args.min_granularity.0, 64 << 10);
+        assert_eq!(args.keep_max, 128);
+    }
+
+    #[test]
+    fn a_bad_size_is_said_with_its_remedy() {
+        let error = Cli::try_parse_from(["eratrack", "controller", "--namespace", "x", "--min-granularity", "64KB"])
+            .expect_err("64KB is no binary quantity")
+            .to_string();
+        assert!(error.contains("--min-granularity") && error.contains("64KB") && error.contains("Ki"), "{error}");
+    }
+}

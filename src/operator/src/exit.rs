@@ -1,0 +1,89 @@
+//! How the process ends: one enum, one mapping to an exit code, one line on stderr.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+/// Why a subcommand did not succeed, as far as a caller in a script must tell apart.
+/// Wrong usage is 2, which clap says itself.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Anything that has no code of its own.
+    #[error(transparent)]
+    Other(Box<dyn Error + Send + Sync>),
+    /// Another holds the Lease: a controller that goes on would write beside the new leader.
+    #[error("the Lease {lease} is no longer ours: {reason}; ending, so that only one controller acts")]
+    LeaseLost {
+        /// Namespace and name.
+        lease: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// Volumes are still tracked.
+    #[error("{0}")]
+    Incomplete(String),
+}
+
+impl Failure {
+    /// Wraps an error that has no code of its own.
+    pub(crate) fn other(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::Other(Box::new(error))
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Other(_) => 1,
+            Self::LeaseLost { .. } => 3,
+            Self::Incomplete(_) => 4,
+        }
+    }
+}
+
+/// Prints the error with its causes, each said once, and gives the exit code.
+pub(crate) fn report(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("eratrack: {}", chain(&failure));
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// The error and its causes on one line; a cause that its error already quotes is left out.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read it")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let outer = Outer(std::io::Error::other("disk on fire"));
+        assert_eq!(chain(&outer), "cannot read it: disk on fire");
+        assert_eq!(chain(&Failure::other(outer)), "cannot read it: disk on fire");
+    }
+
+    #[test]
+    fn codes_differ() {
+        let lost = Failure::LeaseLost { lease: "a/b".into(), reason: "c".into() };
+        let codes = [Failure::other(std::io::Error::other("x")), lost, Failure::Incomplete("y".into())]
+            .map(|failure| failure.code());
+        assert_eq!(codes, [1, 3, 4]);
+    }
+}
