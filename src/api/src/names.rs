@@ -1,0 +1,97 @@
+//! The names that the controller, the agents, the chart and the tests must agree on.
+
+use sha2::{Digest, Sha256};
+
+/// The API group of all kinds.
+pub const GROUP: &str = "eratrack.dev";
+/// The only version, served and stored.
+pub const VERSION: &str = "v1alpha1";
+
+/// On an `EraVolume`: the controller holds it until the device has its original table back.
+/// Set and removed by the controller alone.
+pub const FINALIZER_DETACH: &str = "eratrack.dev/detach";
+
+/// On an `EraVolume` and a scheduled `EraSnapshot`: the name of the `EraTracking` it was made for.
+pub const LABEL_TRACKING: &str = "eratrack.dev/tracking";
+/// On everything the controller or an agent makes.
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The value of [`LABEL_MANAGED_BY`].
+pub const MANAGED_BY: &str = "eratrack";
+/// Velero leaves an object with this label set to [`EXCLUDE_FROM_BACKUP`] out: restored without its status, an old
+/// snapshot would ask for a boundary again.
+pub const LABEL_EXCLUDE_FROM_BACKUP: &str = "velero.io/exclude-from-backup";
+/// The value of [`LABEL_EXCLUDE_FROM_BACKUP`].
+pub const EXCLUDE_FROM_BACKUP: &str = "true";
+
+/// The controller's field manager for server-side apply.
+pub const CONTROLLER: &str = "eratrack-controller";
+/// The agents' field manager for server-side apply.
+pub const AGENT: &str = "eratrack-agent";
+/// The controller's Lease, when the chart names no other.
+pub const LEASE: &str = "eratrack-controller";
+
+/// The longest name of an `EraTracking`: it is used as a label value.
+pub const TRACKING_NAME_MAX: usize = 63;
+/// The longest name of an `EraSnapshot`: its slices append `-` and their index.
+pub const SNAPSHOT_NAME_MAX: usize = 243;
+/// The most slices a snapshot may have.
+pub const SLICES_MAX: u32 = 16;
+/// The most bytes in the `ranges` of one slice.
+pub const SLICE_RANGES_MAX: usize = 96 * 1024;
+/// The most scheduled snapshots of one volume that are kept.
+pub const KEEP_MAX: u32 = 128;
+
+/// `-` and a UTC minute as `YYYYMMDDhhmm`.
+const MINUTE_SUFFIX: usize = 13;
+/// `-` and ten hexadecimal digits, which stand for the part of a claim's name that was cut off.
+const CUT_SUFFIX: usize = 11;
+
+/// The name of slice `index` of a snapshot.
+pub fn slice_name(snapshot: &str, index: u32) -> String {
+    format!("{snapshot}-{index}")
+}
+
+/// The name of the snapshot that a schedule makes of a claim in one UTC minute, given as `YYYYMMDDhhmm`.
+///
+/// It depends on nothing else, so that two leaders in a row create one object, not two. A claim's name may be longer
+/// than a snapshot's: its end is then replaced by a digest of the whole.
+pub fn scheduled_snapshot_name(claim: &str, utc_minute: &str) -> String {
+    let room = SNAPSHOT_NAME_MAX - MINUTE_SUFFIX;
+    if claim.len() <= room {
+        return format!("{claim}-{utc_minute}");
+    }
+    let digest = hex(&Sha256::digest(claim.as_bytes()));
+    let kept: String = claim.chars().take(room - CUT_SUFFIX).collect();
+    format!("{}-{}-{utc_minute}", kept.trim_end_matches(['-', '.']), &digest[..CUT_SUFFIX - 1])
+}
+
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scheduled_names_say_claim_and_minute() {
+        assert_eq!(scheduled_snapshot_name("data-pg-0", "202611222115"), "data-pg-0-202611222115");
+    }
+
+    #[test]
+    fn long_claims_stay_apart_and_within_the_limit() {
+        let [a, b] = ["a", "b"].map(|end| format!("{}{end}", "x".repeat(252)));
+        let [a, b] = [a, b].map(|claim| scheduled_snapshot_name(&claim, "202611222115"));
+        assert_ne!(a, b);
+        assert_eq!(a.len(), SNAPSHOT_NAME_MAX);
+        assert!(slice_name(&a, SLICES_MAX - 1).len() <= 253);
+    }
+
+    #[test]
+    fn a_cut_never_ends_in_a_separator() {
+        let claim = format!("{}{}", "x.".repeat(120), "y".repeat(13));
+        let name = scheduled_snapshot_name(&claim, "202611222115");
+        assert!(!name.contains(".-"), "{name} is no DNS subdomain");
+    }
+}
