@@ -4,7 +4,7 @@
 //! `next.sinceEra == this.era` proves a chain unbroken. Merging a pruned neighbour may only lower `sinceEra`, which the
 //! schema itself enforces.
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,7 @@ use crate::{Condition, ObjectRef, Time};
     printcolumn(name = "Node", type_ = "string", json_path = ".status.nodeName", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "a snapshot is immutable; create another one"}]))]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[("self == oldSelf", "a snapshot is immutable; create another one")])))]
 pub struct EraSnapshotSpec {
     /// The claim, of this object's own namespace. An EraTracking must name it.
     #[schemars(schema_with = "schema::object_name")]
@@ -55,17 +55,9 @@ pub struct EraSnapshotSpec {
 
 /// What has become of a snapshot. The controller writes `nodeName`, `volumeUID` and Failed; the agent of that node the
 /// rest, and Ready in one write with count and digest.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("!has(oldSelf.conditions) || !oldSelf.conditions.exists(c, c.type == 'Failed' && c.status == 'True') || self == oldSelf").message("a failed snapshot stays failed"),
-    validation = Rule::new("!has(self.conditions) || !(self.conditions.exists(c, c.type == 'Failed' && c.status == 'True') && self.conditions.exists(c, c.type == 'Ready' && c.status == 'True'))").message("a snapshot cannot be both Ready and Failed"),
-    validation = Rule::new("!has(self.era) || (has(self.chainID) && has(self.nodeName))").message("a boundary needs chainID and nodeName beside era"),
-    validation = Rule::new("!has(oldSelf.era) || (has(self.era) && has(self.chainID) && has(self.nodeName) && self.era == oldSelf.era && self.chainID == oldSelf.chainID && self.nodeName == oldSelf.nodeName)").message("era, chainID and nodeName of a boundary never change"),
-    validation = Rule::new("!has(self.sinceEra) || !has(self.era) || self.sinceEra <= self.era").message("sinceEra must not be greater than era"),
-    validation = Rule::new("!has(oldSelf.sinceEra) || (has(self.sinceEra) && self.sinceEra <= oldSelf.sinceEra)").message("a delta may only reach further back"),
-    validation = Rule::new("!has(self.conditions) || !self.conditions.exists(c, c.type == 'Ready' && c.status == 'True') || (has(self.era) && has(self.chainID) && has(self.type) && has(self.slices) && (self.type == 'Full' || has(self.sinceEra)))").message("Ready needs era, chainID, type and slices, and sinceEra when Incremental")
-)]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[("!has(oldSelf.conditions) || !oldSelf.conditions.exists(c, c.type == 'Failed' && c.status == 'True') || self == oldSelf", "a failed snapshot stays failed"), ("!has(self.conditions) || !(self.conditions.exists(c, c.type == 'Failed' && c.status == 'True') && self.conditions.exists(c, c.type == 'Ready' && c.status == 'True'))", "a snapshot cannot be both Ready and Failed"), ("!has(self.era) || (has(self.chainID) && has(self.nodeName))", "a boundary needs chainID and nodeName beside era"), ("!has(oldSelf.era) || (has(self.era) && has(self.chainID) && has(self.nodeName) && self.era == oldSelf.era && self.chainID == oldSelf.chainID && self.nodeName == oldSelf.nodeName)", "era, chainID and nodeName of a boundary never change"), ("!has(self.sinceEra) || !has(self.era) || self.sinceEra <= self.era", "sinceEra must not be greater than era"), ("!has(oldSelf.sinceEra) || (has(self.sinceEra) && self.sinceEra <= oldSelf.sinceEra)", "a delta may only reach further back"), ("!has(self.conditions) || !self.conditions.exists(c, c.type == 'Ready' && c.status == 'True') || (has(self.era) && has(self.chainID) && has(self.type) && has(self.slices) && (self.type == 'Full' || has(self.sinceEra)))", "Ready needs era, chainID, type and slices, and sinceEra when Incremental")])))]
 pub struct EraSnapshotStatus {
     /// The node whose agent makes the boundary.
     #[serde(default, skip_serializing_if = "Option::is_none")]

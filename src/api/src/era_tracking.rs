@@ -4,7 +4,7 @@
 //! device, volume group or store.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -49,9 +49,9 @@ pub struct EraTrackingSpec {
 }
 
 /// Which claims are tracked: by name or by label.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.names) != has(self.selector)").message("give exactly one of names and selector (selector: {} means every claim of the namespace)"))]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[("has(self.names) != has(self.selector)", "give exactly one of names and selector (selector: {} means every claim of the namespace)")])))]
 pub struct Claims {
     /// The claims' names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,7 +64,7 @@ pub struct Claims {
 }
 
 /// When snapshots are made, and how many of them are kept.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshots {
     /// Minute, hour, day of month, month and day of week, as in a crontab: `*/15 * * * *`.
@@ -73,7 +73,7 @@ pub struct Snapshots {
     /// The time zone of the schedule, by its IANA name.
     #[serde(default = "utc")]
     #[schemars(length(max = 64), regex(pattern = r"^[A-Z][A-Za-z0-9_+/-]*$"))]
-    #[x_kube(validation = Rule::new("self != 'Local'").message("must be an IANA name such as Europe/Berlin"))]
+    #[schemars(extend("x-kubernetes-validations" = schema::rules(&[("self != 'Local'", "must be an IANA name such as Europe/Berlin")])))]
     pub time_zone: String,
     /// Stops the schedule only: tracking goes on, and the chain stays whole.
     #[serde(default)]

@@ -3,7 +3,7 @@
 //! The controller writes the spec, which is a pointer and never a path; the agent finds the device itself. The agent
 //! writes the status, when something changes and after each boundary, never on a timer.
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::schema;
 use crate::{Condition, Granularity, ObjectRef, Time};
 
 /// Which volume the agent of which node shall track, and how finely.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "eratrack.dev",
     version = "v1alpha1",
@@ -40,10 +40,10 @@ use crate::{Condition, Granularity, ObjectRef, Time};
 #[serde(rename_all = "camelCase")]
 pub struct EraVolumeSpec {
     /// The claim. A claim made again under its name has another uid, and gets another EraVolume.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable"))]
+    #[schemars(extend("x-kubernetes-validations" = schema::rules(&[("self == oldSelf", "is immutable")])))]
     pub claim: ObjectRef,
     /// The PersistentVolume that the claim is bound to.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable"))]
+    #[schemars(extend("x-kubernetes-validations" = schema::rules(&[("self == oldSelf", "is immutable")])))]
     pub volume: ObjectRef,
     /// The node whose agent tracks the volume; absent while it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,9 +54,9 @@ pub struct EraVolumeSpec {
 }
 
 /// How a volume's tracking is. Written by the agent of `spec.nodeName`; the condition Ready by the controller.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(oldSelf.era) || !has(self.era) || !has(oldSelf.chain) || !has(self.chain) || self.chain.id != oldSelf.chain.id || self.era >= oldSelf.era").message("an era never goes back within a chain"))]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[("!has(oldSelf.era) || !has(self.era) || !has(oldSelf.chain) || !has(self.chain) || self.chain.id != oldSelf.chain.id || self.era >= oldSelf.era", "an era never goes back within a chain")])))]
 pub struct EraVolumeStatus {
     /// The generation of the spec that the agent has acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,6 +4,7 @@
 //! the definition.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
 
 use crate::Condition;
 use crate::condition::MESSAGE_MAX;
@@ -11,6 +12,11 @@ use crate::condition::MESSAGE_MAX;
 const NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 const LABEL_VALUE: &str = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
 const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
+
+/// Rules in CEL, each with the message a user sees.
+pub(crate) fn rules(rules: &[(&str, &str)]) -> Vec<Value> {
+    rules.iter().map(|(rule, message)| json!({ "rule": rule, "message": message })).collect()
+}
 
 /// The name of an object, as most kinds have it.
 pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
@@ -58,8 +64,8 @@ pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-fn label_requirement() -> serde_json::Value {
-    serde_json::json!({
+fn label_requirement() -> Value {
+    json!({
         "type": "object",
         "required": ["key", "operator"],
         "x-kubernetes-validations": [{
@@ -95,12 +101,12 @@ const FIELDS: [(&str, &str, &str, &str); 5] = [
 
 /// A crontab's five fields, each checked by a rule of its own, so that the message names the wrong one.
 pub(crate) fn schedule(_: &mut SchemaGenerator) -> Schema {
-    let mut rules = vec![serde_json::json!({
+    let mut rules = vec![json!({
         "rule": "self.split(' ').size() == 5",
         "message": "needs five fields: minute hour day-of-month month day-of-week, e.g. '*/15 * * * *'",
     })];
     for (index, (nth, name, values, pattern)) in FIELDS.iter().enumerate() {
-        rules.push(serde_json::json!({
+        rules.push(json!({
             "rule": format!("self.split(' ').size() != 5 || (self.split(' ')[{index}]+',').matches('^{pattern}$')"),
             "message": format!("{nth} field ({name}) must be made of {values}, * , - and /"),
         }));
