@@ -41,9 +41,14 @@ pub(crate) fn until_ok<T, E: ToString>(
                 let last = if last.is_empty() { last } else { format!("; last seen: {last}") };
                 return Err(TimedOut { what: what.to_owned(), seconds: deadline.as_secs(), last });
             }
-            Err(_) => thread::sleep(PAUSE),
+            Err(_) => pause(),
         }
     }
+}
+
+/// The pause between two looks, for loops that look at more than one thing.
+pub(crate) fn pause() {
+    thread::sleep(PAUSE);
 }
 
 #[cfg(test)]
