@@ -1,0 +1,109 @@
+//! One metadata block and the fields in it.
+
+use std::fmt;
+
+/// The size of a metadata block in bytes (`DM_ERA_METADATA_BLOCK_SIZE`).
+pub const BLOCK_SIZE: usize = 4096;
+
+/// More blocks than this the kernel's metadata space map does not manage, whatever the
+/// device's size (`DM_SM_METADATA_MAX_BLOCKS`, drivers/md/persistent-data/dm-space-map-metadata.h).
+pub const MAX_BLOCKS: u64 = 255 * ((1 << 14) - 64);
+
+/// The bytes of one metadata block, aligned so that `O_DIRECT` can read into them on
+/// every device whose logical block is at most 4 KiB.
+#[repr(C, align(4096))]
+#[derive(Clone, PartialEq, Eq)]
+pub struct Block([u8; BLOCK_SIZE]);
+
+impl Block {
+    /// A block of zeroes.
+    pub fn zeroed() -> Box<Self> {
+        Box::new(Self([0; BLOCK_SIZE]))
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8; BLOCK_SIZE] {
+        &self.0
+    }
+
+    /// The bytes, to be filled.
+    pub fn bytes_mut(&mut self) -> &mut [u8; BLOCK_SIZE] {
+        &mut self.0
+    }
+
+    /// The little-endian number at a constant offset within the block.
+    pub(crate) fn u32_at(&self, offset: usize) -> u32 {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&self.0[offset..offset + 4]);
+        u32::from_le_bytes(bytes)
+    }
+
+    /// The little-endian number at an offset that the caller keeps within the block.
+    pub(crate) fn u64_at(&self, offset: usize) -> u64 {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&self.0[offset..offset + 8]);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// What the checksum field at offset 0 must hold: CRC32C without the final
+    /// inversion (`dm_bm_checksum`), mixed with the salt of the block's kind.
+    pub(crate) fn checksum(&self, kind: BlockKind) -> u32 {
+        !crc32c::crc32c(&self.0[4..]) ^ kind.salt()
+    }
+
+    /// The checksum the block carries.
+    pub(crate) fn stored_checksum(&self) -> u32 {
+        self.u32_at(0)
+    }
+
+    /// The block number the block carries.
+    pub(crate) fn stored_blocknr(&self, kind: BlockKind) -> u64 {
+        self.u64_at(kind.blocknr_offset())
+    }
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Block({:02x?}…)", &self.0[..16])
+    }
+}
+
+/// What a block claims to be; decides its salt and its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockKind {
+    /// The superblock, or the clone of it that a metadata snapshot is.
+    Superblock,
+    /// A node of a btree.
+    Node,
+    /// A block of packed array values.
+    Array,
+}
+
+impl BlockKind {
+    /// `SUPERBLOCK_CSUM_XOR` (dm-era-target.c), `BTREE_CSUM_XOR` (dm-btree-spine.c) and
+    /// `CSUM_XOR` (dm-array.c).
+    fn salt(self) -> u32 {
+        match self {
+            Self::Superblock => 146_538_381,
+            Self::Node => 121_107,
+            Self::Array => 595_846_735,
+        }
+    }
+
+    fn blocknr_offset(self) -> usize {
+        match self {
+            Self::Superblock | Self::Node => 8,
+            Self::Array => 16,
+        }
+    }
+}
+
+impl fmt::Display for BlockKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Superblock => "superblock",
+            Self::Node => "btree node",
+            Self::Array => "array block",
+        })
+    }
+}

@@ -1,0 +1,257 @@
+//! One consistent view of the metadata, and what it says about the device's blocks.
+
+use crate::Era;
+use crate::array;
+use crate::block::MAX_BLOCKS;
+use crate::block_set::BlockSet;
+use crate::btree;
+use crate::error::{Error, ErrorKind, Step};
+use crate::reader::Reader;
+use crate::source::BlockSource;
+use crate::superblock::{Superblock, Writeset};
+
+/// Where the superblock is.
+const SUPERBLOCK: u64 = 0;
+/// A value of the writeset tree: `struct writeset_disk`, packed.
+const WRITESET: usize = 12;
+/// Blocks of era 0 were never written: the first resume begins era 1.
+const FIRST_ERA: Era = Era(1);
+
+/// Which of the metadata's views to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// The metadata as last committed, with the current writeset: for a device that is not
+    /// active, cleanly shut down or not. While the device is active this may be torn.
+    Live,
+    /// The metadata snapshot that the superblock names. While the device is active the
+    /// superblock may be torn: take the block from the status line, [`View::HeldAt`].
+    Held,
+    /// The metadata snapshot at this block: the last field of the era device's status.
+    HeldAt(u64),
+}
+
+/// What an era's writeset is at the time of reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WritesetState {
+    /// The era is over.
+    Archived,
+    /// The era goes on, or ended without being archived.
+    Current,
+}
+
+/// A view of dm-era's metadata whose superblock was verified. Every other block is
+/// verified when it is read.
+#[derive(Debug)]
+pub struct Metadata<S> {
+    source: S,
+    number: u64,
+    path: Vec<Step>,
+    superblock: Superblock,
+}
+
+impl<S: BlockSource> Metadata<S> {
+    /// Reads and verifies the superblock of a view.
+    pub fn open(source: S, view: View) -> Result<Self, Error> {
+        let (number, path) = match view {
+            View::Live => (SUPERBLOCK, vec![Step::Superblock]),
+            View::Held => {
+                let path = vec![Step::Superblock];
+                let live = read_superblock(&source, SUPERBLOCK, &path)?;
+                let Some(held) = live.metadata_snap else {
+                    return Err(Error { kind: ErrorKind::NoSnapshot, path });
+                };
+                (held, vec![Step::Superblock, Step::Snapshot(held)])
+            }
+            View::HeldAt(held) => (held, vec![Step::Snapshot(held)]),
+        };
+        let mut superblock = read_superblock(&source, number, &path)?;
+        if view != View::Live {
+            // The clone's copy refers to blocks that are not held: they may have changed.
+            superblock.current_writeset = None;
+        }
+        Ok(Self { source, number, path, superblock })
+    }
+
+    /// The granularity: how many sectors of 512 bytes a block of the device has.
+    pub fn granularity_sectors(&self) -> u32 {
+        self.superblock.data_block_size
+    }
+
+    /// How many blocks the device has; the last one may be shorter than the others.
+    pub fn nr_blocks(&self) -> u32 {
+        self.superblock.nr_blocks
+    }
+
+    /// The era that was current when this view was committed.
+    pub fn current_era(&self) -> Era {
+        self.superblock.current_era
+    }
+
+    /// The blocks that were written in `since` or later, as far as this view knows. Since
+    /// era zero or one: every block ever written.
+    pub fn changed_since(&self, since: Era) -> Result<BlockSet, Error> {
+        let (since, current) = (since.max(FIRST_ERA), self.current_era());
+        if since > current && since > FIRST_ERA {
+            let kind = ErrorKind::Future { since, current };
+            return Err(Error { kind, path: self.path.clone() });
+        }
+        let mut changed = BlockSet::default();
+        let mut reader = self.reader();
+        let mut oldest = None;
+        self.each_archived(&mut reader, |reader, era, writeset| {
+            oldest.get_or_insert(era);
+            if era < since {
+                return Ok(());
+            }
+            array::walk_bits(reader, writeset, |first, words| changed.add_words(first, words))
+        })?;
+        self.with_current(&mut reader, |reader, writeset| {
+            array::walk_bits(reader, writeset, |first, words| changed.add_words(first, words))
+        })?;
+        if !array_is_older(oldest, since) {
+            self.each_eras(&mut reader, |first, eras| {
+                let written = eras.iter().map(|era| Era(u32::from_le_bytes(*era)) >= since);
+                changed.add_chosen(first, written);
+            })?;
+        }
+        Ok(changed)
+    }
+
+    /// Visits the writesets that are not yet digested into the array, oldest first, the
+    /// current one last: its era, its state, and the blocks written in that era.
+    pub fn visit_writesets(
+        &self,
+        mut visit: impl FnMut(Era, WritesetState, &BlockSet),
+    ) -> Result<(), Error> {
+        let mut reader = self.reader();
+        self.each_archived(&mut reader, |reader, era, writeset| {
+            visit(era, WritesetState::Archived, &gather(reader, writeset)?);
+            Ok(())
+        })?;
+        self.with_current(&mut reader, |reader, writeset| {
+            visit(self.current_era(), WritesetState::Current, &gather(reader, writeset)?);
+            Ok(())
+        })
+    }
+
+    /// Visits the array: each block of the device in order, and the last digested era in
+    /// which it was written; zero is never.
+    pub fn visit_array(&self, mut visit: impl FnMut(u64, Era)) -> Result<(), Error> {
+        self.each_eras(&mut self.reader(), |first, eras| {
+            for (block, era) in (first..).zip(eras) {
+                visit(block, Era(u32::from_le_bytes(*era)));
+            }
+        })
+    }
+
+    fn reader(&self) -> Reader<'_, S> {
+        Reader::below(&self.source, self.number, &self.path)
+    }
+
+    fn each_archived(
+        &self,
+        reader: &mut Reader<'_, S>,
+        mut work: impl FnMut(&mut Reader<'_, S>, Era, Writeset) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let root = self.superblock.writeset_tree_root;
+        reader.within(Step::WritesetTree, |reader| {
+            btree::walk(reader, root, WRITESET, &mut |reader, key, value| {
+                reader.within(Step::Writeset(key), |reader| {
+                    let era = self.check_era(reader, key)?;
+                    let writeset = self.check_writeset(reader, parse_writeset(value))?;
+                    work(reader, era, writeset)
+                })
+            })
+        })
+    }
+
+    fn with_current(
+        &self,
+        reader: &mut Reader<'_, S>,
+        work: impl FnOnce(&mut Reader<'_, S>, Writeset) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Some(writeset) = self.superblock.current_writeset else { return Ok(()) };
+        reader.within(Step::CurrentWriteset, |reader| {
+            let writeset = self.check_writeset(reader, writeset)?;
+            work(reader, writeset)
+        })
+    }
+
+    fn each_eras(
+        &self,
+        reader: &mut Reader<'_, S>,
+        mut work: impl FnMut(u64, &[[u8; 4]]),
+    ) -> Result<(), Error> {
+        let Superblock { era_array_root, nr_blocks, .. } = self.superblock;
+        reader.within(Step::EraArray, |reader| {
+            array::walk_eras(reader, era_array_root, nr_blocks, |reader, first, eras| {
+                for era in eras {
+                    self.check_era(reader, u32::from_le_bytes(*era).into())?;
+                }
+                work(first, eras);
+                Ok(())
+            })
+        })
+    }
+
+    /// No block can have been written in an era that has not begun.
+    fn check_era(&self, reader: &Reader<'_, S>, found: u64) -> Result<Era, Error> {
+        let current = self.current_era();
+        match u32::try_from(found) {
+            Ok(era) if Era(era) <= current => Ok(Era(era)),
+            _ => Err(reader.error(ErrorKind::EraBeyond { found, current })),
+        }
+    }
+
+    /// A writeset of before the device grew is shorter than the device; none is longer.
+    fn check_writeset(
+        &self,
+        reader: &Reader<'_, S>,
+        writeset: Writeset,
+    ) -> Result<Writeset, Error> {
+        let (found, nr_blocks) = (writeset.nr_bits, self.nr_blocks());
+        if found <= nr_blocks {
+            return Ok(writeset);
+        }
+        Err(reader.error(ErrorKind::WritesetTooLong { found, nr_blocks }))
+    }
+}
+
+fn read_superblock<S: BlockSource>(
+    source: &S,
+    number: u64,
+    path: &[Step],
+) -> Result<Superblock, Error> {
+    let blocks = source.blocks().min(MAX_BLOCKS);
+    if number >= blocks {
+        let kind = ErrorKind::OutOfBounds { block: number, last: blocks.saturating_sub(1) };
+        return Err(Error { kind, path: path.to_vec() });
+    }
+    Superblock::read(&Reader::below(source, number, path), number)
+}
+
+fn parse_writeset(value: &[u8]) -> Writeset {
+    let (mut nr_bits, mut root) = ([0; 4], [0; 8]);
+    nr_bits.copy_from_slice(&value[..4]);
+    root.copy_from_slice(&value[4..WRITESET]);
+    Writeset { nr_bits: u32::from_le_bytes(nr_bits), root: u64::from_le_bytes(root) }
+}
+
+fn gather<S: BlockSource>(
+    reader: &mut Reader<'_, S>,
+    writeset: Writeset,
+) -> Result<BlockSet, Error> {
+    let mut blocks = BlockSet::default();
+    array::walk_bits(reader, writeset, |first, words| blocks.add_words(first, words))?;
+    Ok(blocks)
+}
+
+/// Whether the array knows of no write in `since` or later that a writeset does not know.
+///
+/// The kernel digests the oldest writeset first, and removes it from the tree only when
+/// every bit is in the array (`metadata_digest_lookup_writeset` and what follows it). So
+/// no value in the array is above the oldest archived era, and those that equal it are in
+/// its writeset still. Without an archived writeset nothing bounds the array's values.
+fn array_is_older(oldest_archived: Option<Era>, since: Era) -> bool {
+    oldest_archived.is_some_and(|oldest| oldest <= since)
+}
