@@ -1,9 +1,17 @@
 //! What eratrack decides, as data: units, names, tables, stacks and plans.
 //!
 //! Nothing here touches a machine. `eratrack-dm` observes and acts.
+//!
+//! [`stack::Observed`] + [`stack::Desired`] -> plan -> [`plan::Plan`], or a
+//! [`refusal::Refusal`] with its reason -> check -> the executor.
 
+pub mod discards;
+mod granularity;
+pub mod kernel;
+pub mod lvm;
 pub mod names;
 pub mod plan;
+pub mod refusal;
 pub mod stack;
 pub mod table;
 pub mod units;

@@ -1,1 +1,162 @@
 //! From observed and desired to steps, or to a refusal with its reason.
+//!
+//! A plan is data: the executor makes no choices. Each step may be the last one that happens;
+//! observing and planning again then finishes or undoes what was begun.
+
+use crate::lvm::VgName;
+use crate::names::{DmName, DmUuid, Role};
+pub use crate::refusal::Refusal;
+use crate::stack::Desired;
+use crate::table::Table;
+use crate::units::{Bytes, DevNo, Granularity, Sectors};
+
+/// A device in a plan: known by number, or by role because the plan itself makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeviceRef {
+    /// A device that exists.
+    Number(DevNo),
+    /// This stack's device of that role; its number is known once it is created.
+    Own(Role),
+}
+
+/// A table in a plan. [`Table::try_map`] turns it into the kernel's.
+pub type PlannedTable = Table<DeviceRef>;
+
+/// What a plan is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// To have what is desired.
+    Reach(Desired),
+    /// To separate what was written before from what is written after.
+    Boundary,
+}
+
+/// Steps in order, and what was found to need none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What it is for.
+    pub goal: Goal,
+    /// What to do, in order.
+    pub steps: Vec<Step>,
+    /// What is not done, and why.
+    pub skipped: Vec<Skipped>,
+}
+
+/// One thing to do. Every swap is one ioctl that drains and never freezes (skip-lockfs).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Take LVM's own lock on the volume group, so that LVM does not change X meanwhile.
+    LockVolumeGroup {
+        /// The group.
+        vg: VgName,
+    },
+    /// Give it back.
+    UnlockVolumeGroup {
+        /// The group.
+        vg: VgName,
+    },
+    /// Fail unless X is active, its live table is this one and its inactive slot is empty.
+    VerifyLive {
+        /// X.
+        x: DevNo,
+        /// What its live table must be.
+        table: PlannedTable,
+    },
+    /// Write zeroes over the start of the metadata, so that dm-era formats it.
+    ZeroMetadata {
+        /// The metadata device.
+        device: DevNo,
+        /// How much.
+        length: Sectors,
+    },
+    /// Make a device of ours, without a table.
+    Create {
+        /// Its role.
+        role: Role,
+        /// Its name.
+        name: DmName,
+        /// Its uuid.
+        uuid: DmUuid,
+    },
+    /// Load a table into the inactive slot of a device of ours that is not in use.
+    Load {
+        /// Which device.
+        role: Role,
+        /// The table.
+        table: PlannedTable,
+    },
+    /// Make the loaded table of a device of ours live, which is not in use.
+    Activate {
+        /// Which device.
+        role: Role,
+    },
+    /// Set `discard_max_bytes` of X-era, and fail unless it then reads no more than that.
+    LimitDiscards {
+        /// The most that one discard may cover; 0 means no discards.
+        bytes: Bytes,
+    },
+    /// Load a table into X, which is in use, and make it live in one ioctl. Fail, with the slot
+    /// emptied, unless X's live table was `expect` just before.
+    SwapIn {
+        /// X.
+        x: DevNo,
+        /// What its live table must be before.
+        expect: PlannedTable,
+        /// What it is after.
+        table: PlannedTable,
+        /// Save `read_ahead_kb` before and set it again after: the swap resets it.
+        keep_read_ahead: bool,
+    },
+    /// Empty X's inactive slot of a table that we left there.
+    ClearSlot {
+        /// X.
+        x: DevNo,
+    },
+    /// Remove a device of ours that nobody has open.
+    Remove {
+        /// Which device.
+        role: Role,
+    },
+    /// Tell X-era to begin a new era (message `checkpoint`).
+    Checkpoint,
+    /// Read X-era's status: the era that has just begun is the boundary's.
+    ReadEra,
+    /// Load X's own table into X again and make it live in one ioctl, which waits for every
+    /// bio that is in flight.
+    Drain {
+        /// X.
+        x: DevNo,
+        /// What X's live table must be before, and is after.
+        table: PlannedTable,
+        /// As in [`Step::SwapIn`].
+        keep_read_ahead: bool,
+    },
+}
+
+/// Something that a plan does not do, because it need not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Skipped {
+    /// X has no LVM lock to take.
+    Lock,
+    /// The metadata keeps its contents: a chain goes on in it, or X-era already uses it.
+    Zero(ZeroSkipped),
+    /// A device of ours is there with the right table.
+    Build(Role),
+    /// A device of ours is not there.
+    Remove(Role),
+    /// X-era takes no discards longer than this already.
+    LimitDiscards(Bytes),
+    /// X already goes through X-era with this granularity.
+    Insert(Granularity),
+    /// X does not go through X-era.
+    Restore,
+}
+
+/// Why metadata is not zeroed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroSkipped {
+    /// A chain goes on in it.
+    Kept,
+    /// X-era is there and has read it.
+    InUse,
+}
