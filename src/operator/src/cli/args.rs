@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use eratrack_model::Bytes;
+use eratrack_model::units::Bytes;
 
 use super::size;
 

@@ -55,7 +55,9 @@ pub(crate) fn run() -> Result<(), Failure> {
             serve(&cli.log, async { agent::run(args).await.map_err(Failure::other) })
         }
         Command::Uninstall(args) => serve(&cli.log, controller::uninstall(args)),
-        Command::Crds => print(eratrack_api::crds_yaml().as_bytes()),
+        Command::Crds => {
+            print(eratrack_api::crd::crds_yaml().map_err(Failure::other)?.as_bytes())
+        }
         Command::Device(command) => device::run(command).map_err(Failure::other),
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -1,6 +1,6 @@
 //! Sizes as Kubernetes writes them with binary suffixes: `64Ki`, `1Gi`, `4096`.
 
-use eratrack_model::Bytes;
+use eratrack_model::units::Bytes;
 
 /// A size that could not be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
