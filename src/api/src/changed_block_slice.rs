@@ -25,7 +25,7 @@ use crate::reference::SnapshotRef;
     shortname = "cbs",
     category = "eratrack",
     doc = "A part of the list of changed blocks of an EraSnapshot, found by name: the snapshot's name, a hyphen, and the index. Immutable.",
-    validation = Rule::new("self.metadata.name == self.snapshot.name + '-' + string(self.index)").message("metadata.name must be the snapshot's name, a hyphen and the index"),
+    validation = Rule::new("self.metadata.name.startsWith(self.snapshot.name + '-') && self.metadata.name.substring(size(self.snapshot.name) + 1) == string(self.index)").message("metadata.name must be the snapshot's name, a hyphen and the index"),
     validation = Rule::new("self.index < self.count && self.first <= self.last && self.blocks <= self.last - self.first + 1").message("index, first, last and blocks contradict each other"),
     validation = Rule::new("self.snapshot == oldSelf.snapshot && self.index == oldSelf.index && self.count == oldSelf.count && self.blockSizeBytes == oldSelf.blockSizeBytes && self.encoding == oldSelf.encoding && self.ranges == oldSelf.ranges").message("a slice is immutable"),
     validation = Rule::new("self.blocks == oldSelf.blocks && self.first == oldSelf.first && self.last == oldSelf.last && has(self.nodeName) == has(oldSelf.nodeName) && (!has(self.nodeName) || self.nodeName == oldSelf.nodeName)").message("a slice is immutable"),

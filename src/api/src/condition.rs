@@ -70,10 +70,9 @@ impl From<bool> for ConditionStatus {
     }
 }
 
-/// One aspect of an object's state, in the form Kubernetes gives conditions.
-///
-/// Type and reason are text here, so that a program of one version can read what another version wrote; they are made
-/// from [`ConditionType`] and [`Reason`] only.
+// Type and reason are text here, so that a program of one version can read what another version wrote; they are made
+// from `ConditionType` and `Reason` only.
+/// One aspect of an object's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {

@@ -97,7 +97,7 @@ pub struct Keep {
     pub last: u32,
 }
 
-/// What has become of an `EraTracking`.
+/// How the claims are tracked, and how current their snapshots are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EraTrackingStatus {

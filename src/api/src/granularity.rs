@@ -54,7 +54,9 @@ impl FromStr for Granularity {
     type Err = NotAGranularity;
 
     fn from_str(text: &str) -> Result<Self, NotAGranularity> {
-        Self::all().find(|it| it.to_string() == text).ok_or_else(|| NotAGranularity(text.to_owned()))
+        Self::all()
+            .find(|it| it.to_string() == text)
+            .ok_or_else(|| NotAGranularity(text.to_owned()))
     }
 }
 

@@ -14,16 +14,20 @@ pub mod crd;
 pub mod era_snapshot;
 pub mod era_tracking;
 pub mod era_volume;
+pub mod generated;
 pub mod granularity;
 pub mod names;
 pub mod reason;
+pub mod reason_table;
 pub mod reference;
 mod schema;
 pub mod size;
 
 pub use changed_block_slice::{ChangedBlockSlice, ChangedBlockSliceFields, Encoding};
 pub use condition::{Condition, ConditionStatus, ConditionType};
-pub use era_snapshot::{EraSnapshot, EraSnapshotSpec, EraSnapshotStatus, SliceSummary, SnapshotType};
+pub use era_snapshot::{
+    EraSnapshot, EraSnapshotSpec, EraSnapshotStatus, SliceSummary, SnapshotType,
+};
 pub use era_tracking::{Claims, EraTracking, EraTrackingSpec, EraTrackingStatus, Keep, Snapshots};
 pub use era_volume::{
     Chain, Device, EraVolume, EraVolumeSpec, EraVolumeStatus, LastSnapshot, MetadataUse,

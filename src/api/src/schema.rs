@@ -11,7 +11,8 @@ use crate::condition::MESSAGE_MAX;
 
 const NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 const LABEL_VALUE: &str = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
-const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
+const LABEL_KEY: &str =
+    "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
 
 /// Rules in CEL, each with the message a user sees.
 pub(crate) fn rules(rules: &[(&str, &str)]) -> Vec<Value> {
@@ -88,7 +89,12 @@ fn label_requirement() -> Value {
 /// The fields of a schedule: which, what it is called, what it is made of, and that as a pattern.
 const FIELDS: [(&str, &str, &str, &str); 5] = [
     ("first", "minute", "0-59", "(([*]|[0-5]?[0-9](-[0-5]?[0-9])?)(/[1-9][0-9]?)?,)+"),
-    ("second", "hour", "0-23", "(([*]|([01]?[0-9]|2[0-3])(-([01]?[0-9]|2[0-3]))?)(/[1-9][0-9]?)?,)+"),
+    (
+        "second",
+        "hour",
+        "0-23",
+        "(([*]|([01]?[0-9]|2[0-3])(-([01]?[0-9]|2[0-3]))?)(/[1-9][0-9]?)?,)+",
+    ),
     (
         "third",
         "day of month",
@@ -125,4 +131,5 @@ pub(crate) fn conditions(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
-const _: () = assert!(MESSAGE_MAX == 1024, "the bound on Condition::message is written there as a number");
+const _: () =
+    assert!(MESSAGE_MAX == 1024, "the bound on Condition::message is written there as a number");
