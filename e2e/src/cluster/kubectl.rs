@@ -1,0 +1,179 @@
+//! kubectl, the real one, as a user of the cluster would run it.
+
+use std::{path::PathBuf, process::Command, time::Duration};
+
+use serde_json::Value;
+
+use super::{
+    capture::{Output, capture},
+    network::Namespace,
+};
+use crate::{failure::Outcome, wait};
+
+/// A kubectl that talks to one cluster, as one user.
+#[derive(Clone, Debug)]
+pub(crate) struct Kubectl {
+    pub(super) network: Namespace,
+    /// The multi-call binary that is kubectl among others.
+    pub(super) kube: PathBuf,
+    pub(super) kubeconfig: PathBuf,
+    /// Discovery is cached here, and nothing in the user's home.
+    pub(super) home: PathBuf,
+    pub(super) namespace: Option<String>,
+    /// `--as`, `--as-group` and the like.
+    pub(super) identity: Vec<String>,
+}
+
+/// Longer than any single command may take; waits have their own deadlines.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+impl Kubectl {
+    /// The same kubectl with another default namespace.
+    pub(crate) fn in_namespace(&self, namespace: &str) -> Self {
+        Self { namespace: Some(namespace.to_owned()), ..self.clone() }
+    }
+
+    /// The same kubectl as another user: `--as=…`, `--as-group=…`, `--as-user-extra=…`.
+    pub(crate) fn with_identity(&self, flags: &[&str]) -> Self {
+        Self { identity: flags.iter().map(ToString::to_string).collect(), ..self.clone() }
+    }
+
+    /// Runs kubectl with these arguments, whatever its end.
+    pub(crate) fn kubectl(&self, arguments: &[&str], stdin: Option<&str>) -> Outcome<Output> {
+        self.within(DEADLINE, arguments, stdin)
+    }
+
+    /// Runs kubectl and expects success; its standard output.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome<String> {
+        self.kubectl(arguments, None)?.ok()
+    }
+
+    /// Runs kubectl with `-o json` and expects success.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Outcome<Value> {
+        let text = self.run(&[arguments, &["-o", "json"]].concat())?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Applies a manifest and expects success; what kubectl said.
+    pub(crate) fn apply(&self, manifest: &str) -> Outcome<String> {
+        self.kubectl(&["apply", "-f", "-"], Some(manifest))?.ok()
+    }
+
+    /// Waits until the object exists and `check` finds what it looks for in it.
+    ///
+    /// `check` says what is still missing; that and the object's conditions are in the error when the deadline comes.
+    pub(crate) fn until<T>(
+        &self,
+        object: &str,
+        what: &str,
+        deadline: Duration,
+        mut check: impl FnMut(&Value) -> Result<T, String>,
+    ) -> Outcome<T> {
+        let found = wait::until_ok(&format!("{object}: {what}"), deadline, || {
+            let value = self.json(&["get", object]).map_err(|error| error.to_string())?;
+            check(&value).map_err(|missing| format!("{missing}{}", conditions(&value)))
+        })?;
+        Ok(found)
+    }
+
+    /// Waits until the object's condition has this status.
+    pub(crate) fn until_condition(
+        &self,
+        object: &str,
+        condition: &str,
+        status: &str,
+        deadline: Duration,
+    ) -> Outcome<Value> {
+        self.until(object, &format!("{condition}={status}"), deadline, |value| {
+            match self::condition(value, condition) {
+                Some(found) if found["status"] == status => Ok(value.clone()),
+                Some(_) => Err("another status".to_owned()),
+                None => Err("no such condition yet".to_owned()),
+            }
+        })
+    }
+
+    /// Waits until the object is gone.
+    pub(crate) fn until_gone(&self, object: &str, deadline: Duration) -> Outcome {
+        wait::until_ok(&format!("{object} to be gone"), deadline, || {
+            let output = self.kubectl(&["get", object], None).map_err(|error| error.to_string())?;
+            match output.success {
+                false if output.stderr.contains("NotFound") => Ok(()),
+                _ => Err(output.stdout + &output.stderr),
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Runs kubectl with a deadline of its own.
+    pub(crate) fn within(
+        &self,
+        deadline: Duration,
+        arguments: &[&str],
+        stdin: Option<&str>,
+    ) -> Outcome<Output> {
+        let mut command: Command = self.network.command(&self.kube);
+        command.arg("kubectl").arg("--kubeconfig").arg(&self.kubeconfig);
+        command.arg("--cache-dir").arg(self.home.join("cache")).env("HOME", &self.home);
+        if let Some(namespace) = &self.namespace {
+            command.arg("--namespace").arg(namespace);
+        }
+        command.args(&self.identity).args(arguments);
+        capture(self.shown(arguments), &mut command, stdin, deadline)
+    }
+
+    /// The command as a user would type it.
+    pub(crate) fn shown(&self, arguments: &[&str]) -> String {
+        let mut words = vec!["kubectl".to_owned()];
+        words.extend(self.namespace.iter().flat_map(|name| ["-n".to_owned(), name.clone()]));
+        words.extend(self.identity.iter().cloned());
+        words.extend(arguments.iter().map(|word| quoted(word)));
+        words.join(" ")
+    }
+}
+
+/// A condition of an object by its type.
+pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    object["status"]["conditions"].as_array()?.iter().find(|it| it["type"] == kind)
+}
+
+/// What the object says of itself, for an error message.
+fn conditions(object: &Value) -> String {
+    let Some(all) = object["status"]["conditions"].as_array() else { return String::new() };
+    let line = |it: &Value| {
+        let text = |field: &str| it[field].as_str().unwrap_or_default().to_owned();
+        format!("\n  {}={} {}: {}", text("type"), text("status"), text("reason"), text("message"))
+    };
+    all.iter().map(line).collect()
+}
+
+/// A word as a shell needs it.
+fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./=:,@%+".contains(letter);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_condition_is_found_by_type() {
+        let object = json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "X", "message": "m"}]}});
+        assert_eq!(condition(&object, "Ready").unwrap()["status"], "False");
+        assert!(condition(&object, "Failed").is_none());
+        assert_eq!(conditions(&object), "\n  Ready=False X: m");
+    }
+
+    #[test]
+    fn words_are_shown_as_they_must_be_typed() {
+        assert_eq!(quoted("jsonpath={.ranges}"), "'jsonpath={.ranges}'");
+        assert_eq!(quoted("--tail=3"), "--tail=3");
+    }
+}

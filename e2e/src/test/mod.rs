@@ -1,0 +1,70 @@
+//! The tests of every tier: chosen, run, and reported a line a test.
+
+mod binaries;
+mod cluster;
+mod kernel;
+mod libtest;
+mod report;
+mod unit;
+
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+
+use crate::{failure::Outcome, setup};
+use report::Report;
+
+/// Where a test runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tier {
+    /// On this machine, without privileges
+    Unit,
+    /// In a guest, on a real kernel with dm-era
+    Kernel,
+    /// On a real Kubernetes
+    Cluster,
+}
+
+/// Runs the tests whose name contains `filter`, of one tier or all.
+pub(crate) fn run(filter: Option<&str>, tier: Option<Tier>) -> Outcome<ExitCode> {
+    setup::packages()?;
+    let filter = Filter(filter);
+    let report = Report::default();
+    let chosen = |it| tier.is_none_or(|tier| tier == it);
+    if chosen(Tier::Unit) {
+        unit::run(filter, &report)?;
+    }
+    if chosen(Tier::Kernel) {
+        kernel::run(filter, &report)?;
+    }
+    if chosen(Tier::Cluster) {
+        cluster::run(filter, &report)?;
+    }
+    Ok(report.conclude())
+}
+
+/// What a test's name must contain.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filter<'a>(Option<&'a str>);
+
+impl Filter<'_> {
+    fn takes(self, name: &str) -> bool {
+        self.0.is_none_or(|part| name.contains(part))
+    }
+
+    fn takes_all(self) -> bool {
+        self.0.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Filter;
+
+    #[test]
+    fn a_filter_takes_names_that_contain_it() {
+        assert!(Filter(None).takes("anything"));
+        assert!(Filter(Some("dm::kernel")).takes("eratrack-dm::kernel_x::y"));
+        assert!(!Filter(Some("era")).takes("other"));
+    }
+}
