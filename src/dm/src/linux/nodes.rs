@@ -1,0 +1,99 @@
+//! Opening block devices by number, with no help from udev.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use eratrack_model::units::DevNo;
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat};
+use rustix::io::Errno;
+
+/// Makes device nodes in one directory, for as long as it takes to open them.
+#[derive(Clone, Debug)]
+pub struct Nodes {
+    dir: PathBuf,
+}
+
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+impl Nodes {
+    /// In this directory, which must be writable and not mounted `nodev`; usually `/dev`.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// Opens a block device around the page cache, for reading. Never exclusively: a device
+    /// that a target holds would answer EBUSY.
+    pub fn open_direct(&self, dev: DevNo) -> io::Result<File> {
+        self.open(dev, FileType::BlockDevice, true, OFlags::RDONLY | OFlags::DIRECT)
+    }
+
+    /// Opens a block device for ioctls.
+    pub(super) fn open_for_ioctl(&self, dev: DevNo) -> io::Result<File> {
+        self.open(dev, FileType::BlockDevice, true, OFlags::RDONLY)
+    }
+
+    /// Opens a character device for ioctls.
+    pub(super) fn open_char(&self, dev: DevNo) -> io::Result<File> {
+        self.open(dev, FileType::CharacterDevice, false, OFlags::RDWR)
+    }
+
+    fn open(&self, dev: DevNo, kind: FileType, block: bool, flags: OFlags) -> io::Result<File> {
+        let path = self.free_name();
+        make_node(&path, kind, dev)?;
+        let write = flags.contains(OFlags::RDWR);
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(write)
+            .custom_flags(flags_of(flags))
+            .open(&path);
+        fs::remove_file(&path)?;
+        let file = opened?;
+        let found = file.metadata()?;
+        let is_kind = if block {
+            found.file_type().is_block_device()
+        } else {
+            found.file_type().is_char_device()
+        };
+        if is_kind && found.rdev() == makedev(dev.major, dev.minor) {
+            Ok(file)
+        } else {
+            Err(io::Error::other(format!("{} is not device {dev}", path.display())))
+        }
+    }
+
+    fn free_name(&self) -> PathBuf {
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        self.dir.join(format!(".eratrack-{}-{count}", std::process::id()))
+    }
+}
+
+fn flags_of(flags: OFlags) -> i32 {
+    i32::try_from((flags & OFlags::DIRECT).bits()).unwrap_or(0)
+}
+
+fn make_node(path: &Path, kind: FileType, dev: DevNo) -> io::Result<()> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    let rdev = makedev(dev.major, dev.minor);
+    match mknodat(CWD, path, kind, mode, rdev) {
+        Err(Errno::EXIST) => {
+            // A process with our number was killed between making and unlinking.
+            fs::remove_file(path)?;
+            Ok(mknodat(CWD, path, kind, mode, rdev)?)
+        }
+        result => Ok(result?),
+    }
+}
+
+/// Makes device mapper's control node when it is not there, as in a container from scratch.
+pub(super) fn ensure_control(path: &Path, number: DevNo) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    make_node(path, FileType::CharacterDevice, number)
+}
