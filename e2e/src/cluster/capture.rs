@@ -35,7 +35,9 @@ impl Output {
     /// The standard error of a refusal; else an error that says what was accepted.
     pub(crate) fn refused(self) -> Outcome<String> {
         if self.success {
-            return Err(format!("`{}` succeeded, it must not:\n{}", self.command, self.stdout).into());
+            return Err(
+                format!("`{}` succeeded, it must not:\n{}", self.command, self.stdout).into()
+            );
         }
         Ok(self.stderr)
     }

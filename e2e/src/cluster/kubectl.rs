@@ -84,13 +84,16 @@ impl Kubectl {
         status: &str,
         deadline: Duration,
     ) -> Outcome<Value> {
-        self.until(object, &format!("{condition}={status}"), deadline, |value| {
-            match self::condition(value, condition) {
+        self.until(
+            object,
+            &format!("{condition}={status}"),
+            deadline,
+            |value| match self::condition(value, condition) {
                 Some(found) if found["status"] == status => Ok(value.clone()),
                 Some(_) => Err("another status".to_owned()),
                 None => Err("no such condition yet".to_owned()),
-            }
-        })
+            },
+        )
     }
 
     /// Waits until the object is gone.

@@ -1,33 +1,5 @@
-#!/bin/sh
-# The first process of a node: an overlay over the machine's files, a container runtime, a kubelet.
-# The values in capitals come from node.env beside this file.
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
-. "${0%/*}/node.env"
-
-if [ -z "$INSIDE" ]; then
-    # The machine's files, seen through hostfs, are the lower layer: the node can read them and change nothing.
-    mount -t proc proc /proc
-    mount -t tmpfs tmpfs /mnt
-    mkdir /mnt/upper /mnt/work /mnt/root
-    insmod "$MODULES/kernel/fs/overlayfs/overlay.ko"
-    mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root || exec echo "no overlay"
-    cd /mnt/root || exit
-    mkdir -p old
-    pivot_root . old
-    INSIDE=yes exec chroot . /bin/sh "$RUN/node.sh"
-fi
-
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev
-mkdir -p /dev/pts /dev/shm
-mount -t devpts devpts /dev/pts
-for directory in /dev/shm /run /tmp; do mount -t tmpfs tmpfs "$directory"; done
-umount -l /old
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-echo "+cpu +io +memory +pids" >/sys/fs/cgroup/cgroup.subtree_control
-mount --make-rshared /
-mkdir -p /share && mount -t hostfs -o "$RUN/share" hostfs /share
+# What a node does once its root is set up (guest::init): a network card, disks, a container runtime, a kubelet.
+# The values in capitals are set by the lines before these.
 exec >/share/init.log 2>&1
 
 # The kubelet wants a clock rate, which this processor does not tell.
@@ -35,26 +7,20 @@ sed "s/^bogomips.*/cpu MHz\t\t: 2000.000\n&/" /proc/cpuinfo >/run/cpuinfo
 mount --bind /run/cpuinfo /proc/cpuinfo
 
 hostname "$NODE"
-ip link set lo up
 ip address add "$ADDRESS/24" dev vec0
 ip link set vec0 up
 ip route add default via "$GATEWAY"
-
-mkdir -p /lib/modules
-[ -e "/lib/modules/$(uname -r)" ] || ln -s "$MODULES" "/lib/modules/$(uname -r)"
-for module in br_netfilter veth bridge loop dm-mod dm-era dm-snapshot dm-thin-pool xfs; do
-    modprobe "$module" || echo "no module $module"
-done
+modprobe -a br_netfilter veth bridge xfs
 sysctl -qw net.ipv4.ip_forward=1
 
-# No udev here: LVM makes its nodes itself.
-export DM_DISABLE_UDEV=1
-mkdir -p /etc/lvm /run/lock/lvm
 cat >/etc/lvm/lvm.conf <<END
-devices { types = [ "ubd", 16 ] use_devicesfile = 0 }
-activation { udev_sync = 0 udev_rules = 0 monitoring = 0 }
+devices { types = [ "ubd", 16 ] }
 END
-"$SHELL_SERVER" node-shell >/share/shell.log 2>&1 &
+"$HARNESS" node-shell >/share/shell.log 2>&1 &
+
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+echo "+cpu +io +memory +pids" >/sys/fs/cgroup/cgroup.subtree_control
+mount --make-rshared /
 
 # A real file system for what cannot live on an overlay: layers, volumes, metadata that is opened with O_DIRECT.
 mkfs.ext4 -q -F /dev/ubda
@@ -80,7 +46,7 @@ version = 2
 END
 containerd -c /run/containerd.toml >/share/containerd.log 2>&1 &
 until ctr version >/dev/null 2>&1; do sleep 0.1; done
-for image in "$RUN"/images/*.tar; do ctr -n k8s.io images import "$image"; done
+for image in "$IMAGES"/*.tar; do ctr -n k8s.io images import "$image"; done
 
 cat >/run/kubelet.yaml <<END
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -100,5 +66,5 @@ localStorageCapacityIsolation: false
 END
 "$KUBE" kubelet --config /run/kubelet.yaml --kubeconfig "$PKI/$NODE.kubeconfig" \
     --hostname-override "$NODE" --node-ip "$ADDRESS" >/share/kubelet.log 2>&1 &
-# The first process must not end, and buries the orphans: a shell's wait does both.
-while :; do wait; sleep 1; done
+# The first process must not end while the others run.
+wait

@@ -26,7 +26,9 @@ impl Pki {
              DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc"
         );
         pki.certificate("apiserver", "/CN=kube-apiserver", &names)?;
-        pki.openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:prime256v1 -out service-accounts.key")?;
+        pki.openssl(
+            "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:prime256v1 -out service-accounts.key",
+        )?;
         pki.openssl("pkey -in service-accounts.key -pubout -out service-accounts.pub")?;
         pki.user("admin", "/O=system:masters/CN=admin")?;
         pki.user("controller-manager", "/CN=system:kube-controller-manager")?;
@@ -53,7 +55,8 @@ impl Pki {
     }
 
     fn certificate(&self, name: &str, subject: &str, names: &str) -> Outcome {
-        let extensions = format!("subjectAltName={names}\nextendedKeyUsage=serverAuth,clientAuth\n");
+        let extensions =
+            format!("subjectAltName={names}\nextendedKeyUsage=serverAuth,clientAuth\n");
         fs::write(self.file(&format!("{name}.ext")), extensions)?;
         self.openssl(&format!("req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj {subject} -keyout {name}.key -out {name}.csr"))?;
         self.openssl(&format!("x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 3650 -extfile {name}.ext -out {name}.crt"))
