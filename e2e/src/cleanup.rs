@@ -111,7 +111,10 @@ pub(crate) fn install() -> io::Result<()> {
             std::process::exit(128 + signal);
         }
     });
-    sweep(|journal| !journal.keep);
+    match sweep(|journal| !journal.keep) {
+        0 => {}
+        swept => eprintln!("cleaned up what {swept} killed run(s) had left behind"),
+    }
     Ok(())
 }
 

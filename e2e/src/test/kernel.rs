@@ -19,6 +19,8 @@ use crate::{
 };
 
 const GUESTS: usize = 2;
+/// How many guests the tests of one binary may end before the rest is given up.
+const BOOTS: u32 = 4;
 const MEMORY_MIB: u32 = 1024;
 const LIMITS: Limits = Limits { total: Duration::from_mins(30), silence: Duration::from_mins(5) };
 
@@ -49,21 +51,36 @@ pub(crate) fn run(filter: Filter, report: &Report) -> Outcome {
     Ok(())
 }
 
-fn run_binary(binary: &Binary, tests: BTreeSet<String>, report: &Report) {
-    let mut run = Run {
-        binary,
-        report,
-        parser: Parser::default(),
-        left: tests,
-        since: Instant::now(),
-        failed: 0,
-    };
-    let program = program(binary, &run.left);
-    let name = binary.full_name("").trim_end_matches("::").replace("::", ".");
-    match guest::run(&name, MEMORY_MIB, &program, LIMITS, |text| run.printed(text)) {
-        Ok(ended) => run.ended(&ended),
-        Err(error) => run.broken(&failure::explain(&error)),
+/// A test that ends its guest, or hangs it, costs a boot; the tests after it run in the next guest.
+fn run_binary(binary: &Binary, mut left: BTreeSet<String>, report: &Report) {
+    for boot in 1..=BOOTS {
+        let mut run = Run::new(binary, report, left);
+        let program = program(binary, &run.left);
+        match guest::run(&log_name(binary, boot), MEMORY_MIB, &program, LIMITS, |text| {
+            run.printed(text)
+        }) {
+            Ok(ended) => run.ended(&ended),
+            Err(error) => run.broken(&failure::explain(&error)),
+        }
+        left = run.left;
+        if left.is_empty() {
+            return;
+        }
     }
+    for test in &left {
+        let name = name(binary, test);
+        report.test(&name, Verdict::Failed, None);
+        report.explain(&name, format!("did not run: tests before it ended {BOOTS} guests"));
+    }
+}
+
+fn log_name(binary: &Binary, boot: u32) -> String {
+    let name = binary.full_name("").trim_end_matches("::").replace("::", ".");
+    if boot == 1 { name } else { format!("{name}.{boot}") }
+}
+
+fn name(binary: &Binary, test: &str) -> String {
+    format!("kernel {}", binary.full_name(test))
 }
 
 fn program(binary: &Binary, tests: &BTreeSet<String>) -> Program {
@@ -75,67 +92,79 @@ fn program(binary: &Binary, tests: &BTreeSet<String>) -> Program {
     Program { words, directory: Some(directory), environment }
 }
 
-/// One binary, as its tests end.
+/// One boot for one binary, as its tests end.
 struct Run<'a> {
     binary: &'a Binary,
     report: &'a Report,
     parser: Parser,
     /// The tests that have not ended.
     left: BTreeSet<String>,
-    /// When the test that runs was started.
-    since: Instant,
-    failed: usize,
+    failed: BTreeSet<String>,
+    /// When the test that runs was started; none before the first, for the boot is not its.
+    since: Option<Instant>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(binary: &'a Binary, report: &'a Report, left: BTreeSet<String>) -> Self {
+        Self {
+            binary,
+            report,
+            parser: Parser::default(),
+            left,
+            failed: BTreeSet::new(),
+            since: None,
+        }
+    }
+
     fn printed(&mut self, text: &str) {
+        self.since.get_or_insert_with(Instant::now);
         for ended in self.parser.feed(text) {
             self.left.remove(&ended.name);
-            self.failed += usize::from(ended.verdict == Verdict::Failed);
-            self.report.test(&self.name(&ended.name), ended.verdict, Some(self.since.elapsed()));
-            self.since = Instant::now();
-        }
-        if text.contains("running ") && self.parser.running().is_none() {
-            self.since = Instant::now();
+            self.report.test(&self.name(&ended.name), ended.verdict, self.took());
+            if ended.verdict == Verdict::Failed {
+                self.failed.insert(ended.name);
+            }
+            self.since = Some(Instant::now());
         }
     }
 
-    fn ended(mut self, guest: &guest::Ended) {
+    /// The binary ended by itself.
+    fn ended(&mut self, guest: &guest::Ended) {
+        let kernel =
+            format!("the kernel's log ({}) ends with:\n{}", guest.log.display(), guest.console);
         for (test, output) in self.parser.outputs() {
-            let console = format!(
-                "{output}\nthe kernel's log ({}) ends with:\n{}",
-                guest.log.display(),
-                guest.console
-            );
-            self.report.explain(&self.name(test), console);
+            self.report.explain(&self.name(test), format!("{output}\n{kernel}"));
         }
-        if !self.left.is_empty() || (guest.status != 0 && self.failed == 0) {
-            let why = format!(
-                "the test binary ended with status {}; the kernel's log ends with:\n{}",
-                guest.status, guest.console
-            );
-            self.broken(&why);
+        if !self.left.is_empty() || (guest.status != 0 && self.failed.is_empty()) {
+            self.culprit(&format!("the test binary ended with status {}; {kernel}", guest.status));
         }
     }
 
-    /// Whatever has not ended has failed: the first of them for this reason.
+    /// The guest ended, or had to be ended.
     fn broken(&mut self, why: &str) {
+        let culprit = self.culprit(why);
+        for test in &self.failed {
+            let lost = format!("what it printed was lost with the guest that {culprit} ended");
+            self.report.explain(&self.name(test), lost);
+        }
+    }
+
+    /// The test that was running has failed.
+    fn culprit(&mut self, why: &str) -> String {
         let running = self.parser.running().map(str::to_owned);
         let culprit =
             running.or_else(|| self.left.first().cloned()).unwrap_or_else(|| "(binary)".to_owned());
         self.left.remove(&culprit);
-        self.report.test(&self.name(&culprit), Verdict::Failed, Some(self.since.elapsed()));
+        self.report.test(&self.name(&culprit), Verdict::Failed, self.took());
         self.report.explain(&self.name(&culprit), why.to_owned());
-        for test in &self.left {
-            self.report.test(&self.name(test), Verdict::Failed, None);
-            self.report.explain(
-                &self.name(test),
-                format!("did not run: {} ended its guest", self.name(&culprit)),
-            );
-        }
+        culprit
+    }
+
+    fn took(&self) -> Option<Duration> {
+        self.since.map(|since| since.elapsed())
     }
 
     fn name(&self, test: &str) -> String {
-        format!("kernel {}", self.binary.full_name(test))
+        name(self.binary, test)
     }
 }

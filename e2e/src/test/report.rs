@@ -9,7 +9,7 @@ use std::{
 use crate::progress;
 
 /// How a test ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Well.
     Passed,
@@ -35,7 +35,7 @@ impl Report {
     /// Shows that a test has ended; `took` where it is known.
     pub(crate) fn test(&self, name: &str, verdict: Verdict, took: Option<Duration>) {
         let mut results = self.results();
-        println!("{}", line(name, &verdict, took));
+        println!("{}", line(name, verdict, took));
         match verdict {
             Verdict::Passed => results.passed += 1,
             Verdict::Failed => results.failed += 1,
@@ -70,7 +70,7 @@ impl Results {
     }
 }
 
-fn line(name: &str, verdict: &Verdict, took: Option<Duration>) -> String {
+fn line(name: &str, verdict: Verdict, took: Option<Duration>) -> String {
     let word = match verdict {
         Verdict::Passed => "ok",
         Verdict::Failed => "FAILED",
@@ -97,8 +97,8 @@ mod tests {
     #[test]
     fn a_line_tells_name_verdict_and_time() {
         let took = Some(Duration::from_millis(812));
-        assert_eq!(line("kernel dm::x", &Verdict::Failed, took), "kernel dm::x ... FAILED, 0.8 s");
-        assert_eq!(line("unit era::y", &Verdict::Passed, None), "unit era::y ... ok");
+        assert_eq!(line("kernel dm::x", Verdict::Failed, took), "kernel dm::x ... FAILED, 0.8 s");
+        assert_eq!(line("unit era::y", Verdict::Passed, None), "unit era::y ... ok");
     }
 
     #[test]

@@ -33,7 +33,7 @@ fn run_binary(binary: &Binary, filter: Filter, report: &Report) -> Outcome {
         command.arg("--exact").args(chosen);
     }
     // The ignored tests of a kernel binary are not skipped: they are the kernel tier's.
-    let counted = |verdict: &Verdict| !(binary.is_kernel() && *verdict == Verdict::Skipped);
+    let counted = |verdict: Verdict| !(binary.is_kernel() && verdict == Verdict::Skipped);
     follow(&mut command, report, &binary.full_name("(binary)"), counted, |test| {
         format!("unit {}", binary.full_name(test))
     });
@@ -54,7 +54,7 @@ fn follow(
     command: &mut Command,
     report: &Report,
     what: &str,
-    counted: impl Fn(&Verdict) -> bool,
+    counted: impl Fn(Verdict) -> bool,
     name: impl Fn(&str) -> String,
 ) {
     let mut parser = Parser::default();
@@ -62,7 +62,7 @@ fn follow(
     let ending = process::lines(command, |line| {
         for ended in parser.feed(&format!("{line}\n")) {
             failed += usize::from(ended.verdict == Verdict::Failed);
-            if counted(&ended.verdict) {
+            if counted(ended.verdict) {
                 report.test(&name(&ended.name), ended.verdict, None);
             }
         }
