@@ -2,16 +2,20 @@
 //!
 //! Nothing here touches a machine. `eratrack-dm` observes and acts.
 //!
-//! [`stack::Observed`] + [`stack::Desired`] -> plan -> [`plan::Plan`], or a
+//! [`stack::Observed`] + [`stack::Desired`] -> [`plan::plan`] -> [`plan::Plan`], or a
 //! [`refusal::Refusal`] with its reason -> check -> the executor.
+//! Changed blocks -> [`extents::RunList`] -> [`slices::fit`] -> the texts that are published.
 
 pub mod discards;
+pub mod extents;
 mod granularity;
 pub mod kernel;
 pub mod lvm;
 pub mod names;
 pub mod plan;
+pub mod record;
 pub mod refusal;
+pub mod slices;
 pub mod stack;
 pub mod table;
 pub mod units;

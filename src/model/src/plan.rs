@@ -3,12 +3,23 @@
 //! A plan is data: the executor makes no choices. Each step may be the last one that happens;
 //! observing and planning again then finishes or undoes what was begun.
 
+mod boundary;
+mod eligible;
+mod insert;
+mod remove;
+mod shape;
+mod show;
+mod situation;
+
 use crate::lvm::VgName;
 use crate::names::{DmName, DmUuid, Role};
 pub use crate::refusal::Refusal;
-use crate::stack::Desired;
+use crate::stack::{Desired, Observed};
 use crate::table::Table;
 use crate::units::{Bytes, DevNo, Granularity, Sectors};
+
+pub use eligible::eligible;
+pub use shape::{era_table, live_table};
 
 /// A device in a plan: known by number, or by role because the plan itself makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +101,8 @@ pub enum Step {
         /// Which device.
         role: Role,
     },
-    /// Set `discard_max_bytes` of X-era, and fail unless it then reads no more than that.
+    /// Set `discard_max_bytes` of X-era unless it is no more than that already, and fail unless
+    /// it then reads no more.
     LimitDiscards {
         /// The most that one discard may cover; 0 means no discards.
         bytes: Bytes,
@@ -159,4 +171,20 @@ pub enum ZeroSkipped {
     Kept,
     /// X-era is there and has read it.
     InUse,
+}
+
+/// What to do so that the stack is as desired, or why it cannot be.
+///
+/// A refusal to track says nothing about what an earlier attempt left behind: plan for
+/// [`Desired::Untracked`] to have that removed.
+pub fn plan(observed: &Observed, desired: &Desired) -> Result<Plan, Refusal> {
+    match desired {
+        Desired::Tracked(tracked) => insert::plan(observed, tracked),
+        Desired::Untracked => remove::plan(observed),
+    }
+}
+
+/// What to do for a boundary of a tracked X, or why there can be none.
+pub fn plan_boundary(observed: &Observed) -> Result<Plan, Refusal> {
+    boundary::plan(observed)
 }

@@ -4,7 +4,7 @@
 use thiserror::Error;
 
 use crate::kernel::KernelRelease;
-use crate::names::{DmName, Role};
+use crate::names::{DmName, DmUuid, Role};
 use crate::units::{Bytes, DevNo, Granularity, Sectors};
 
 /// Why nothing is done. No step of a refused plan has happened.
@@ -193,6 +193,14 @@ pub enum Refusal {
         /// The metadata device in force.
         metadata: DevNo,
     },
+    /// Another stack has X.
+    #[error("device {name} is tracked by another stack ({uuid}); detach that one first")]
+    TrackedElsewhere {
+        /// X.
+        name: DmName,
+        /// The other stack's device.
+        uuid: DmUuid,
+    },
     /// X is not tracked, so it has no boundaries.
     #[error("device {name} does not go through its era device; attach it first")]
     NotTracked {
@@ -244,6 +252,7 @@ impl Refusal {
             | Self::Suspended { .. }
             | Self::SlotTaken { .. }
             | Self::TrackedOtherwise { .. }
+            | Self::TrackedElsewhere { .. }
             | Self::Busy { .. } => "DeviceClaimed",
             Self::TooSmall { .. } => "DeviceTooSmall",
             Self::FinerThanLogicalBlock { .. } | Self::TooManyBlocks { .. } => "LimitExceeded",
@@ -259,8 +268,8 @@ impl Refusal {
     }
 }
 
-/// The least that X must have: dm-era's own least metadata would be larger than less.
+/// The least that X must have. Below that a full copy costs less than keeping a list.
 pub const LEAST_LENGTH: Bytes = Bytes(8 << 20);
 
-/// Fewer blocks than this (`MAX_ERA`-like arithmetic in dm-era is 32 bits signed).
+/// dm-era takes fewer than 2^31 blocks (`valid_nr_blocks`, drivers/md/dm-era-target.c).
 pub const MOST_BLOCKS: u64 = (1 << 31) - 1;

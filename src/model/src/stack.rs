@@ -58,6 +58,8 @@ pub struct Volume {
     pub dax: bool,
     /// `queue/zoned` is not `none`.
     pub zoned: bool,
+    /// The devices that X's live table names, with their uuids: era of another stack shows here.
+    pub beneath: Vec<Beneath>,
 }
 
 /// One device-mapper device: X, X-era or X-base.
@@ -107,7 +109,7 @@ pub enum Contents {
     Kept,
 }
 
-/// A block device that metadata passes through.
+/// A block device below another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beneath {
     /// Its number.
@@ -132,7 +134,7 @@ pub struct Tracked {
     pub granularity: Granularity,
     /// Where the metadata goes.
     pub metadata: MetadataArea,
-    /// What becomes of discards.
+    /// What becomes of discards, as far as X's queue allows it.
     pub discards: DiscardPolicy,
 }
 
@@ -149,8 +151,13 @@ impl Observed {
 impl Volume {
     /// The volume group whose lock must be held while X's table changes, if LVM made X.
     pub fn volume_group(&self) -> Option<VgName> {
-        LvmUuid::parse(self.device.uuid.as_ref()?)?;
-        LvmName::parse(&self.device.name).map(|name| name.vg)
+        let name = self.is_lvm().then(|| LvmName::parse(&self.device.name))?;
+        name.map(|name| name.vg)
+    }
+
+    /// Whether LVM made X.
+    pub fn is_lvm(&self) -> bool {
+        self.device.uuid.as_ref().is_some_and(|uuid| LvmUuid::parse(uuid).is_some())
     }
 }
 

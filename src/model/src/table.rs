@@ -155,6 +155,18 @@ impl<D> Table<D> {
         Self::new(vec![Segment { start: Sectors(0), length, target }])
     }
 
+    /// Targets one after the other; parts without length are left out.
+    pub(crate) fn in_sequence(parts: impl IntoIterator<Item = (Sectors, Target<D>)>) -> Self {
+        let mut start = Sectors(0);
+        let parts = parts.into_iter().filter(|(length, _)| *length > Sectors(0));
+        let segments = parts.map(|(length, target)| {
+            let segment = Segment { start, length, target };
+            start = Sectors(start.0 + length.0);
+            segment
+        });
+        Self(segments.collect())
+    }
+
     /// The segments, in order.
     pub fn segments(&self) -> &[Segment<D>] {
         &self.0

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 pub use crate::granularity::{Granularity, GranularityError};
 
-/// Bytes in a sector, always (`SECTOR_SIZE` in include/linux/blk_types.h).
+/// Bytes in a sector, always (`SECTOR_SIZE` in `include/linux/blk_types.h`).
 pub const SECTOR_BYTES: u64 = 512;
 
 /// Device mapper's unit: 512 bytes, whatever the device's own sector size.

@@ -1,0 +1,128 @@
+use super::{Refusal, Step, shape};
+use crate::lvm::VgName;
+use crate::names::{DmUuid, Role};
+use crate::stack::{Device, Observed, Subject, Volume};
+use crate::table::{Table, Target};
+use crate::units::DevNo;
+
+/// Which way X's I/O goes.
+pub(super) enum Path<'a> {
+    /// Through X's own table, past whatever is there of ours.
+    Own,
+    /// Through X-era and X-base, exactly as we make it.
+    ThroughEra { era: &'a Device, base: &'a Device },
+}
+
+/// What X's inactive slot holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum SlotState {
+    Empty,
+    /// A table that a step of ours left there when it was killed.
+    Ours,
+    /// Somebody else's.
+    Foreign,
+}
+
+pub(super) fn volume(observed: &Observed) -> Result<&Volume, Refusal> {
+    match &observed.x {
+        Subject::Gone => Err(Refusal::Gone),
+        Subject::NotDeviceMapper(number) => Err(Refusal::NotDeviceMapper { number: *number }),
+        Subject::Mapped(volume) => {
+            let ours = volume.device.uuid.as_ref().is_some_and(DmUuid::is_ours);
+            let name = volume.device.name.clone();
+            if ours { Err(Refusal::OwnDevice { name }) } else { Ok(volume) }
+        }
+    }
+}
+
+pub(super) fn path<'a>(observed: &'a Observed, volume: &Volume) -> Result<Path<'a>, Refusal> {
+    let x = &volume.device;
+    let ours: Vec<_> = Role::ALL.into_iter().filter_map(|role| observed.own(role)).collect();
+    let names_ours = ours.iter().any(|device| names(x.live.as_ref(), device.number));
+    if !names_ours {
+        return Ok(Path::Own);
+    }
+    let inconsistent = |what: String| Refusal::Inconsistent { name: x.name.clone(), what };
+    let (Some(era), Some(base)) = (&observed.era, &observed.base) else {
+        return Err(inconsistent("one of X-era and X-base is missing".to_owned()));
+    };
+    let expected = base.live.as_ref().map(|original| shape::live_table(original, era.number));
+    if x.live != expected {
+        return Err(inconsistent(format!("its table is {:?}", text(x.live.as_ref()))));
+    }
+    if !names(era.live.as_ref(), base.number) {
+        return Err(inconsistent(format!("{} does not map {}", era.name, base.name)));
+    }
+    Ok(Path::ThroughEra { era, base })
+}
+
+pub(super) fn slot(observed: &Observed, x: &Device) -> SlotState {
+    let Some(loaded) = &x.inactive else { return SlotState::Empty };
+    let ours = [&observed.era, &observed.base];
+    let names_ours = ours.into_iter().flatten().any(|own| names(Some(loaded), own.number));
+    // A removal that was killed between load and swap leaves X-base's table there; while X goes
+    // through X-era, nobody else has a reason to load exactly that.
+    let through = observed.era.as_ref().is_some_and(|era| names(x.live.as_ref(), era.number));
+    let original = observed.base.as_ref().is_some_and(|base| base.live.as_ref() == Some(loaded));
+    if names_ours || through && original { SlotState::Ours } else { SlotState::Foreign }
+}
+
+/// The steps that empty X's slot if a table of ours is in it, which only the holder of the lock
+/// may take.
+pub(super) fn clear_slot(observed: &Observed, x: &Device) -> Result<Option<Step>, Refusal> {
+    match slot(observed, x) {
+        SlotState::Empty => Ok(None),
+        SlotState::Ours => Ok(Some(Step::ClearSlot { x: x.number })),
+        SlotState::Foreign => {
+            Err(Refusal::SlotTaken { name: x.name.clone(), table: text(x.inactive.as_ref()) })
+        }
+    }
+}
+
+pub(super) fn not_suspended(device: &Device) -> Result<(), Refusal> {
+    if device.suspended { Err(Refusal::Suspended { name: device.name.clone() }) } else { Ok(()) }
+}
+
+/// The group whose lock a plan for X takes; none if X is not LVM's.
+pub(super) fn lock(volume: &Volume) -> Result<Option<VgName>, Refusal> {
+    let group = volume.volume_group();
+    if group.is_none() && volume.is_lvm() {
+        return Err(Refusal::LvmNameUnreadable { name: volume.device.name.clone() });
+    }
+    Ok(group)
+}
+
+/// Fails if somebody besides our own stack has the device open.
+pub(super) fn not_busy(observed: &Observed, role: Role) -> Result<(), Refusal> {
+    let Some(device) = observed.own(role) else { return Ok(()) };
+    let above = match role {
+        Role::Era => match &observed.x {
+            Subject::Mapped(volume) => Some(&volume.device),
+            Subject::Gone | Subject::NotDeviceMapper(_) => None,
+        },
+        Role::Base => observed.era.as_ref(),
+    };
+    // A device that names another in both of its tables opens it once (`dm_get_table_device`).
+    let by_ours = above.is_some_and(|above| {
+        [&above.live, &above.inactive].into_iter().any(|t| names(t.as_ref(), device.number))
+    });
+    let open_count = device.open_count.saturating_sub(u32::from(by_ours));
+    if open_count > 0 {
+        return Err(Refusal::Busy { name: device.name.clone(), role, open_count });
+    }
+    Ok(())
+}
+
+/// Whether a table names a device, in whatever target.
+pub(super) fn names(table: Option<&Table>, device: DevNo) -> bool {
+    let Some(table) = table else { return false };
+    let word = device.to_string();
+    table.segments().iter().any(|segment| match &segment.target {
+        Target::Other { kind: _, params } => params.split(' ').any(|found| found == word),
+        known => known.devices().contains(&&device),
+    })
+}
+
+pub(super) fn text(table: Option<&Table>) -> String {
+    table.map_or_else(|| "none".to_owned(), |table| table.to_string().replace('\n', "; "))
+}

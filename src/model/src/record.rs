@@ -1,0 +1,343 @@
+//! What is kept on disk beside the metadata of each stack, and believed only if every part of it
+//! is as it must be.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::discards::DiscardPolicy;
+use crate::names::{DmName, DmUuid, StackId};
+use crate::table::Table;
+use crate::units::{Bytes, DevNo, Granularity, SECTOR_BYTES, Sectors};
+
+/// The version that is written, and the only one that is read.
+pub const VERSION: u32 = 1;
+
+/// Everything that must outlive the process about one stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked", into = "Unchecked")]
+pub struct Record {
+    /// Whose stack.
+    pub stack: StackId,
+    /// The chain that goes on while nothing breaks it.
+    pub chain: ChainId,
+    /// The boot that the stack was made in.
+    pub boot: BootId,
+    /// The user's device.
+    pub x: XIdentity,
+    /// X's original table; its length is X's.
+    pub table: Table,
+    /// Bytes a block.
+    pub granularity: Granularity,
+    /// What becomes of discards.
+    pub discards: DiscardPolicy,
+    /// Where dm-era's metadata is.
+    pub metadata: MetadataFile,
+    /// How far the stack is.
+    pub phase: Phase,
+}
+
+/// How X is known again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct XIdentity {
+    /// Its number in that boot.
+    pub number: DevNo,
+    /// Its name.
+    pub name: DmName,
+    /// Its uuid, if it has one.
+    pub uuid: Option<DmUuid>,
+}
+
+/// The file with dm-era's metadata.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetadataFile {
+    /// Its path, absolute as the machine itself sees it.
+    pub path: PathBuf,
+    /// Its length; whole metadata blocks of 4 KiB.
+    pub bytes: Bytes,
+}
+
+/// How far a stack is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// Being inserted. No chain relies on the metadata yet.
+    Attaching,
+    /// In place.
+    Attached,
+    /// Being removed. The chain has ended.
+    Detaching,
+}
+
+/// Names one chain: 36 characters of a uuid, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ChainId(String);
+
+/// Names one boot of one machine (`/proc/sys/kernel/random/boot_id`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BootId(String);
+
+/// A text that is no uuid.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is no uuid; expected one such as 0b5e6a1c-4d0f-4f9e-8f43-0f5f2a3f0c11")]
+pub struct IdError(String);
+
+/// Why a record is not believed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// Written by another version.
+    #[error("record version is {0}, expected {VERSION}; detach with the version that wrote it")]
+    Version(u32),
+    /// The length beside the table is not the table's.
+    #[error("record says {sectors} sectors, but its table has {table}")]
+    Length {
+        /// What stands beside the table.
+        sectors: Sectors,
+        /// What the table adds up to.
+        table: Sectors,
+    },
+    /// No file that metadata can be in.
+    #[error("record's metadata path {0:?} is not absolute and plain")]
+    Path(PathBuf),
+    /// No length that metadata can have.
+    #[error("record's metadata has {0} bytes, expected a positive multiple of 4096")]
+    MetadataLength(u64),
+    /// X would be one of our own devices.
+    #[error("record's device uuid {0} is one of eratrack's own")]
+    OwnDevice(DmUuid),
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Unchecked {
+    version: u32,
+    stack: StackId,
+    chain: ChainId,
+    boot: BootId,
+    x: XIdentity,
+    table: Table,
+    sectors: Sectors,
+    granularity: Granularity,
+    discards: DiscardPolicy,
+    metadata: MetadataFile,
+    phase: Phase,
+}
+
+impl Record {
+    /// How long X is.
+    pub fn sectors(&self) -> Sectors {
+        self.table.length()
+    }
+
+    /// How many blocks X has.
+    pub fn blocks(&self) -> u64 {
+        self.granularity.blocks(self.sectors())
+    }
+}
+
+impl TryFrom<Unchecked> for Record {
+    type Error = RecordError;
+
+    fn try_from(read: Unchecked) -> Result<Self, RecordError> {
+        let Unchecked {
+            version,
+            stack,
+            chain,
+            boot,
+            x,
+            table,
+            sectors,
+            granularity,
+            discards,
+            metadata,
+            phase,
+        } = read;
+        if version != VERSION {
+            return Err(RecordError::Version(version));
+        }
+        if sectors != table.length() {
+            return Err(RecordError::Length { sectors, table: table.length() });
+        }
+        x.check()?;
+        metadata.check()?;
+        Ok(Self { stack, chain, boot, x, table, granularity, discards, metadata, phase })
+    }
+}
+
+impl From<Record> for Unchecked {
+    fn from(record: Record) -> Self {
+        let sectors = record.sectors();
+        let Record { stack, chain, boot, x, table, granularity, discards, metadata, phase } =
+            record;
+        Self {
+            version: VERSION,
+            stack,
+            chain,
+            boot,
+            x,
+            table,
+            sectors,
+            granularity,
+            discards,
+            metadata,
+            phase,
+        }
+    }
+}
+
+impl XIdentity {
+    fn check(&self) -> Result<(), RecordError> {
+        match &self.uuid {
+            Some(uuid) if uuid.is_ours() => Err(RecordError::OwnDevice(uuid.clone())),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl MetadataFile {
+    const BLOCK: u64 = 8 * SECTOR_BYTES;
+
+    fn check(&self) -> Result<(), RecordError> {
+        let Self { path, bytes } = self;
+        if !is_plain(path) {
+            Err(RecordError::Path(path.clone()))
+        } else if bytes.0 == 0 || !bytes.0.is_multiple_of(Self::BLOCK) {
+            Err(RecordError::MetadataLength(bytes.0))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn is_plain(path: &Path) -> bool {
+    use std::path::Component;
+    let mut parts = path.components();
+    let below_root = parts.next() == Some(Component::RootDir);
+    below_root && parts.clone().count() > 0 && parts.all(|p| matches!(p, Component::Normal(_)))
+}
+
+macro_rules! uuid_newtype {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                text.to_owned().try_into()
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+
+            fn try_from(text: String) -> Result<Self, IdError> {
+                if is_uuid(&text) { Ok(Self(text)) } else { Err(IdError(text)) }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+    )*};
+}
+uuid_newtype!(ChainId, BootId);
+
+fn is_uuid(text: &str) -> bool {
+    let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let lengths = [8, 4, 4, 4, 12];
+    let parts: Vec<_> = text.split('-').collect();
+    parts.len() == lengths.len()
+        && parts.iter().zip(lengths).all(|(part, length)| part.len() == length)
+        && parts.iter().all(|part| part.bytes().all(lower_hex))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn good() -> Value {
+        json!({
+            "version": 1,
+            "stack": "pv-1",
+            "chain": "0b5e6a1c-4d0f-4f9e-8f43-0f5f2a3f0c11",
+            "boot": "9e107d9d-372b-4b5a-a9f1-7d0c4f3b2a10",
+            "x": {"number": "253:3", "name": "vg-lv", "uuid": null},
+            "table": "0 32768 linear 8:0 2048\n32768 32768 linear 8:16 0",
+            "sectors": 65536,
+            "granularity": "256Ki",
+            "discards": "Limit",
+            "metadata": {"path": "/var/lib/eratrack/pv-1/metadata", "bytes": 4_194_304},
+            "phase": "Attached"
+        })
+    }
+
+    fn error_with(pointer: &str, value: Value) -> String {
+        let mut record = good();
+        *record.pointer_mut(pointer).unwrap() = value;
+        serde_json::from_value::<Record>(record).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_good_record_reads_back_as_it_was() {
+        let record: Record = serde_json::from_value(good()).unwrap();
+        assert_eq!((record.sectors(), record.blocks()), (Sectors(65536), 128));
+        assert_eq!(serde_json::to_value(&record).unwrap(), good());
+    }
+
+    #[test]
+    fn what_does_not_agree_is_not_believed() {
+        let says = |pointer: &str, value, part: &str| {
+            let error = error_with(pointer, value);
+            assert!(error.contains(part), "{pointer}: {error}");
+        };
+        says("/version", json!(2), "version is 2");
+        says("/sectors", json!(65535), "its table has 65536");
+        says("/table", json!("0 8 linear 8:0 0\n9 8 linear 8:0 9"), "starts at sector 9");
+        says("/chain", json!("0B5E6A1C-4d0f-4f9e-8f43-0f5f2a3f0c11"), "is no uuid");
+        says("/boot", json!(""), "is no uuid");
+        says("/granularity", json!("192Ki"), "no power of two");
+        says("/stack", json!("../pv"), "is no valid name");
+        says("/x/number", json!("sda"), "no device number");
+        says("/x/uuid", json!("CRYPT-SUBDEV-ERATRACK-a-era"), "eratrack's own");
+        says("/metadata/path", json!("metadata"), "not absolute");
+        says("/metadata/path", json!("/var/../etc"), "not absolute and plain");
+        says("/metadata/path", json!("/"), "not absolute and plain");
+        says("/metadata/bytes", json!(4097), "multiple of 4096");
+        says("/metadata/bytes", json!(0), "multiple of 4096");
+        says("/phase", json!("Lost"), "unknown variant");
+        says("/discards", json!("Maybe"), "unknown variant");
+    }
+
+    #[test]
+    fn unknown_and_missing_fields_are_not_believed() {
+        let mut more = good();
+        more["extra"] = json!(1);
+        let error = serde_json::from_value::<Record>(more).unwrap_err().to_string();
+        assert!(error.contains("unknown field `extra`"), "{error}");
+        let mut less = good();
+        less.as_object_mut().unwrap().remove("phase");
+        let error = serde_json::from_value::<Record>(less).unwrap_err().to_string();
+        assert!(error.contains("missing field `phase`"), "{error}");
+    }
+}
