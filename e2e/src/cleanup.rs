@@ -82,6 +82,12 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Ticket)> {
     Ok((child, ticket))
 }
 
+/// Does what must not be interrupted: a signal is answered when it is done. `work` starts nothing through this module.
+pub(crate) fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
+    let _registry = registry();
+    work()
+}
+
 /// Leaves everything that is registered now in place after this run, until [`down`].
 pub(crate) fn keep() {
     let mut registry = registry();
