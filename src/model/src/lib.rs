@@ -3,9 +3,10 @@
 //! Nothing here touches a machine. `eratrack-dm` observes and acts.
 //!
 //! [`stack::Observed`] + [`stack::Desired`] -> [`plan::plan`] -> [`plan::Plan`], or a
-//! [`refusal::Refusal`] with its reason -> check -> the executor.
+//! [`refusal::Refusal`] with its reason -> [`check::check`] -> the executor.
 //! Changed blocks -> [`extents::RunList`] -> [`slices::fit`] -> the texts that are published.
 
+pub mod check;
 pub mod discards;
 pub mod extents;
 mod granularity;
