@@ -29,7 +29,9 @@ pub(crate) fn run(check: bool) -> Outcome {
 
 fn generate(tools: &Tools) -> Outcome<Files> {
     let mut files = definitions()?;
-    files.insert("docs/cli.md".to_owned(), reference::markdown(&|words| help(words))?);
+    let reference =
+        progress::step("asking the binary for its help", || reference::markdown(&help))?;
+    files.insert("docs/cli.md".to_owned(), reference);
     files.insert("manifests/install.yaml".to_owned(), manifests(tools)?);
     Ok(files)
 }
@@ -47,11 +49,7 @@ fn definitions() -> Outcome<Files> {
 /// What the binary says of itself.
 fn help(words: &[String]) -> Outcome<String> {
     let mut command = cargo(&["run", "--quiet", "--package", "eratrack", "--"]);
-    let what = format!(
-        "asking for the help of `{}`",
-        [&["eratrack".to_owned()], words].concat().join(" ")
-    );
-    Ok(progress::step(&what, || process::output(command.args(words).arg("--help")))?)
+    Ok(process::output(command.args(words).arg("--help"))?)
 }
 
 /// The chart as it is with nothing chosen, for those who apply without Helm.
