@@ -1,7 +1,16 @@
 //! One machine: the device-mapper port, the machine's files, and [`Host`], which attaches,
 //! measures and detaches stacks as `eratrack-model` plans them.
 
+mod era_status;
+pub mod executor;
+mod host;
 pub mod linux;
+pub mod lvm_lock;
+pub mod machine;
 mod port;
+pub mod record;
+pub mod store;
 
+pub use era_status::EraStatus;
+pub use host::*;
 pub use port::*;

@@ -1,4 +1,4 @@
-//! The device-mapper port: ten verbs, none of which suspends.
+//! The device-mapper port: eleven verbs, none of which suspends.
 //!
 //! A device changes its table by [`DeviceMapper::load`] followed by [`DeviceMapper::swap`].
 //! `swap` is one `DM_DEV_SUSPEND` ioctl without the suspend flag: on an active device with a
@@ -44,6 +44,9 @@ pub trait DeviceMapper: Send + Sync {
 
     /// Sends a message to the target at sector 0. Refused on a suspended device, as `status`.
     fn message(&self, dev: DevNo, text: &str) -> Result<(), DmError>;
+
+    /// Whether the kernel has a target of that name, or can load its module now.
+    fn has_target(&self, name: &str) -> Result<bool, DmError>;
 
     /// Every device-mapper device there is.
     fn list(&self) -> Result<Vec<Listed>, DmError>;

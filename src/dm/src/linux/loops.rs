@@ -124,13 +124,21 @@ impl Loops {
         Err(error(path, "get a free loop device before others do")(Errno::BUSY.into()))
     }
 
-    /// Frees the loop device over this file; none there is as good.
-    pub fn detach(&self, path: &Path) -> Result<(), LoopError> {
-        let Some(dev) = self.find(path)? else { return Ok(()) };
+    /// Frees the loop device over this file; false if there is none.
+    pub fn detach(&self, path: &Path) -> Result<bool, LoopError> {
+        let found = self.find(path)?;
+        found.map_or(Ok(()), |dev| self.free_if_bound(dev, path))?;
+        Ok(found.is_some())
+    }
+
+    /// Frees this loop device, which was over that file, if it has any file still.
+    pub fn free_if_bound(&self, dev: DevNo, path: &Path) -> Result<(), LoopError> {
         let file = self.nodes.open_for_ioctl(dev).map_err(error(path, "open the loop device"))?;
         // SAFETY: LOOP_CLR_FD takes no argument.
-        let result = unsafe { ioctl(&file, NoArg::<LOOP_CLR_FD>::new()) };
-        result.map_err(|e| error(path, "free the loop device")(e.into()))
+        match unsafe { ioctl(&file, NoArg::<LOOP_CLR_FD>::new()) } {
+            Ok(()) | Err(Errno::NXIO) => Ok(()),
+            Err(e) => Err(error(path, "free the loop device")(e.into())),
+        }
     }
 
     fn free(&self) -> io::Result<DevNo> {

@@ -49,16 +49,21 @@ impl std::fmt::Debug for Kernel {
 impl Kernel {
     /// Opens the control node, which is made where it is not there.
     pub fn open() -> Result<Self, DmError> {
-        let denied = |e: io::Error| {
-            DmError::new(DmErrorKind::Denied, "open", CONTROL_PATH).with_source(e)
-        };
+        let denied =
+            |e: io::Error| DmError::new(DmErrorKind::Denied, "open", CONTROL_PATH).with_source(e);
         nodes::ensure_control(Path::new(CONTROL_PATH), CONTROL).map_err(denied)?;
         let control = File::open(CONTROL_PATH).map_err(denied)?;
         let library = DM::new().map_err(|e| from_library("open", CONTROL_PATH, e))?;
         Ok(Self { control, library: Arc::new(library) })
     }
 
-    fn header(&self, verb: &'static str, call: Call, of: &Lookup, flags: DmFlags) -> Result<Header, DmError> {
+    fn header(
+        &self,
+        verb: &'static str,
+        call: Call,
+        of: &Lookup,
+        flags: DmFlags,
+    ) -> Result<Header, DmError> {
         self.header_udev(verb, call, of, flags, DmUdevFlags::empty())
     }
 
@@ -124,7 +129,9 @@ impl Kernel {
     fn lines(&self, verb: &'static str, dev: DevNo, flags: DmFlags) -> Result<Lines, DmError> {
         let options = DmOptions::default().set_flags(flags);
         self.with_id(verb, dev, |id| {
-            self.library.table_status(id, options).map(|(info, lines)| (info.clone(), (info, lines)))
+            self.library
+                .table_status(id, options)
+                .map(|(info, lines)| (info.clone(), (info, lines)))
         })
     }
 }
@@ -227,8 +234,10 @@ impl DeviceMapper for Kernel {
         if lines.is_empty() {
             return Ok(None);
         }
-        let text: Vec<_> =
-            lines.iter().map(|(start, len, kind, params)| format!("{start} {len} {kind} {params}")).collect();
+        let text: Vec<_> = lines
+            .iter()
+            .map(|(start, len, kind, params)| format!("{start} {len} {kind} {params}"))
+            .collect();
         let text = text.join("\n");
         text.trim_end().parse().map(Some).map_err(|e| {
             DmError::new(DmErrorKind::Unreadable, "table", dev).with_context(&text).with_source(e)
@@ -249,13 +258,26 @@ impl DeviceMapper for Kernel {
         .map_err(|e| e.with_context(text))
     }
 
+    fn has_target(&self, name: &str) -> Result<bool, DmError> {
+        // The answer does not fit into the header, which the kernel says with a flag; a target
+        // that is not there, and whose module cannot be loaded, is EINVAL.
+        let unreadable =
+            |e| DmError::new(DmErrorKind::Unreadable, "has_target", name).with_source(e);
+        let of = Lookup::Name(name.parse().map_err(unreadable)?);
+        match self.header("has_target", Call::TargetVersion, &of, DmFlags::empty()) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind == DmErrorKind::Invalid => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     fn list(&self) -> Result<Vec<Listed>, DmError> {
         let devices = self.library.list_devices().map_err(|e| from_library("list", "all", e))?;
         let listed = devices.into_iter().map(|(name, device, _)| {
             let text = name.to_string();
-            let name = text.parse().map_err(|e| {
-                DmError::new(DmErrorKind::Unreadable, "list", &text).with_source(e)
-            })?;
+            let name = text
+                .parse()
+                .map_err(|e| DmError::new(DmErrorKind::Unreadable, "list", &text).with_source(e))?;
             Ok(Listed { number: number(device), name })
         });
         listed.collect()

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,41 +27,30 @@ impl Nodes {
     /// Opens a block device around the page cache, for reading. Never exclusively: a device
     /// that a target holds would answer EBUSY.
     pub fn open_direct(&self, dev: DevNo) -> io::Result<File> {
-        self.open(dev, FileType::BlockDevice, true, OFlags::RDONLY | OFlags::DIRECT)
+        self.open(dev, FileType::BlockDevice, File::options().read(true).custom_flags(direct()))
+    }
+
+    /// Opens a block device for writing, through the page cache: to be followed by a sync.
+    pub(crate) fn open_for_writing(&self, dev: DevNo) -> io::Result<File> {
+        self.open(dev, FileType::BlockDevice, File::options().read(true).write(true))
     }
 
     /// Opens a block device for ioctls.
     pub(super) fn open_for_ioctl(&self, dev: DevNo) -> io::Result<File> {
-        self.open(dev, FileType::BlockDevice, true, OFlags::RDONLY)
+        self.open(dev, FileType::BlockDevice, File::options().read(true))
     }
 
     /// Opens a character device for ioctls.
     pub(super) fn open_char(&self, dev: DevNo) -> io::Result<File> {
-        self.open(dev, FileType::CharacterDevice, false, OFlags::RDWR)
+        self.open(dev, FileType::CharacterDevice, File::options().read(true).write(true))
     }
 
-    fn open(&self, dev: DevNo, kind: FileType, block: bool, flags: OFlags) -> io::Result<File> {
+    fn open(&self, dev: DevNo, kind: FileType, how: &OpenOptions) -> io::Result<File> {
         let path = self.free_name();
         make_node(&path, kind, dev)?;
-        let write = flags.contains(OFlags::RDWR);
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(write)
-            .custom_flags(flags_of(flags))
-            .open(&path);
+        let opened = how.open(&path);
         fs::remove_file(&path)?;
-        let file = opened?;
-        let found = file.metadata()?;
-        let is_kind = if block {
-            found.file_type().is_block_device()
-        } else {
-            found.file_type().is_char_device()
-        };
-        if is_kind && found.rdev() == makedev(dev.major, dev.minor) {
-            Ok(file)
-        } else {
-            Err(io::Error::other(format!("{} is not device {dev}", path.display())))
-        }
+        opened
     }
 
     fn free_name(&self) -> PathBuf {
@@ -70,8 +59,9 @@ impl Nodes {
     }
 }
 
-fn flags_of(flags: OFlags) -> i32 {
-    i32::try_from((flags & OFlags::DIRECT).bits()).unwrap_or(0)
+/// `O_DIRECT`, whose value differs between architectures.
+fn direct() -> i32 {
+    i32::try_from(OFlags::DIRECT.bits()).unwrap_or(0)
 }
 
 fn make_node(path: &Path, kind: FileType, dev: DevNo) -> io::Result<()> {

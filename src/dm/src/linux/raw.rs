@@ -51,6 +51,7 @@ pub(super) enum Call {
     Resume,
     Status,
     ClearTable,
+    TargetVersion,
 }
 
 impl Header {
@@ -121,12 +122,8 @@ impl Header {
 }
 
 /// Makes one call; the header comes back as the kernel left it.
-pub(super) fn call(
-    control: impl AsFd,
-    call: Call,
-    mut header: Header,
-) -> Result<Header, Errno> {
-    // SAFETY, for all four: the opcode carries the size of `Header`, which is the kernel's
+pub(super) fn call(control: impl AsFd, call: Call, mut header: Header) -> Result<Header, Errno> {
+    // SAFETY, for all five: the opcode carries the size of `Header`, which is the kernel's
     // `struct dm_ioctl` (asserted above); the kernel reads and writes `data_size` bytes, set to
     // that same size, of a value that lives until the call has returned.
     unsafe {
@@ -142,6 +139,9 @@ pub(super) fn call(
             }
             Call::ClearTable => {
                 ioctl(control, Updater::<{ dm_opcode(10) }, Header>::new(&mut header))?;
+            }
+            Call::TargetVersion => {
+                ioctl(control, Updater::<{ dm_opcode(17) }, Header>::new(&mut header))?;
             }
         }
     }

@@ -1,0 +1,260 @@
+//! Carries a plan out, step by step. It makes no choices: a step that does not go exactly as
+//! planned ends the run, and observing and planning again is the way on.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use eratrack_model::Era;
+use eratrack_model::lvm::VgName;
+use eratrack_model::names::{DmUuid, Role, StackId};
+use eratrack_model::plan::{DeviceRef, Plan, PlannedTable, Step};
+use eratrack_model::table::Table;
+use eratrack_model::units::{Bytes, DevNo, Sectors};
+
+use crate::era_status::{self, EraStatus};
+use crate::lvm_lock::LockError;
+use crate::machine::MachineError;
+use crate::port::{Access, DeviceMapper, DmError, Lookup, Slot};
+
+/// What a plan needs besides device mapper. [`crate::host`] has the machine's.
+pub trait Surroundings {
+    /// LVM's lock on a volume group, for as long as the value lives.
+    type Lock;
+
+    /// Takes LVM's lock.
+    fn lock(&self, vg: &VgName) -> Result<Self::Lock, LockError>;
+    /// Writes zeroes over the start of a block device, durably.
+    fn zero(&self, dev: DevNo, length: Sectors) -> Result<(), MachineError>;
+    /// Limits discards on a device; what then holds.
+    fn limit_discards(&self, dev: DevNo, bytes: Bytes) -> Result<Bytes, MachineError>;
+    /// How far a device reads ahead, in KiB.
+    fn read_ahead(&self, dev: DevNo) -> Result<u64, MachineError>;
+    /// Sets how far a device reads ahead, in KiB.
+    fn set_read_ahead(&self, dev: DevNo, kib: u64) -> Result<(), MachineError>;
+}
+
+/// Told of each step before it happens: a trace, or a test that ends the process there.
+pub type Observer<'a> = &'a (dyn Fn(usize, &Step) + Sync);
+
+/// What a plan's steps found out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The era that [`Step::ReadEra`] read.
+    pub era: Option<Era>,
+    /// When, and after how long, [`Step::Drain`] ended.
+    pub drained: Option<(SystemTime, Duration)>,
+}
+
+/// A step that did not go as planned; those after it have not happened.
+#[derive(Debug, thiserror::Error)]
+#[error("step {number} of {of} of {stack} ({step:?})")]
+pub struct StepError {
+    /// The stack.
+    pub stack: StackId,
+    /// Which step, from 1.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+    /// The step.
+    pub step: Box<Step>,
+    /// What went wrong.
+    #[source]
+    pub source: StepErrorKind,
+}
+
+/// What went wrong in a step.
+#[derive(Debug, thiserror::Error)]
+pub enum StepErrorKind {
+    /// The kernel refused it.
+    #[error(transparent)]
+    DeviceMapper(#[from] DmError),
+    /// LVM's lock was not to be had.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A file of the machine's, or a device, was not to be read or written.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// X is not as it was planned for: somebody else is at work on it.
+    #[error("device {x} has {found}; expected {expected}")]
+    Changed {
+        /// X.
+        x: DevNo,
+        /// What X has.
+        found: String,
+        /// What it must have.
+        expected: String,
+    },
+    /// A limit was written and did not hold.
+    #[error("discards on {dev} are limited to {found} bytes, not to {wanted}")]
+    Limit {
+        /// X-era.
+        dev: DevNo,
+        /// What holds.
+        found: u64,
+        /// What was written.
+        wanted: u64,
+    },
+    /// dm-era reports `Error`.
+    #[error("the era device {dev} has failed: its metadata is full or cannot be written")]
+    EraFailed {
+        /// X-era.
+        dev: DevNo,
+    },
+    /// dm-era reports something that is not understood.
+    #[error("the era device {dev} reports {text:?}, which is not understood")]
+    Status {
+        /// X-era.
+        dev: DevNo,
+        /// What it reports.
+        text: String,
+    },
+}
+
+/// Runs plans of one stack.
+pub struct Executor<'a, S: Surroundings> {
+    /// Where.
+    pub dm: &'a dyn DeviceMapper,
+    /// With what besides.
+    pub surroundings: &'a S,
+    /// Whose stack.
+    pub stack: &'a StackId,
+    /// Who is told of each step.
+    pub observer: Observer<'a>,
+}
+
+struct Run<L> {
+    locks: Vec<(VgName, L)>,
+    outcome: Outcome,
+}
+
+impl<S: Surroundings> Executor<'_, S> {
+    /// Runs a whole plan. Locks that it takes are given back however it ends.
+    pub fn run(&self, plan: &Plan) -> Result<Outcome, StepError> {
+        let mut run = Run { locks: Vec::new(), outcome: Outcome::default() };
+        let of = plan.steps.len();
+        for (index, step) in plan.steps.iter().enumerate() {
+            (self.observer)(index, step);
+            tracing::debug!(stack = %self.stack, number = index + 1, of, ?step, "step");
+            self.step(step, &mut run).map_err(|source| StepError {
+                stack: self.stack.clone(),
+                number: index + 1,
+                of,
+                step: Box::new(step.clone()),
+                source,
+            })?;
+        }
+        Ok(run.outcome)
+    }
+
+    fn step(&self, step: &Step, run: &mut Run<S::Lock>) -> Result<(), StepErrorKind> {
+        match step {
+            Step::LockVolumeGroup { vg } => {
+                run.locks.push((vg.clone(), self.surroundings.lock(vg)?));
+            }
+            Step::UnlockVolumeGroup { vg } => run.locks.retain(|(held, _)| held != vg),
+            Step::VerifyLive { x, table } => self.verify(*x, &self.resolve(table)?)?,
+            Step::ZeroMetadata { device, length } => self.surroundings.zero(*device, *length)?,
+            Step::Create { role: _, name, uuid } => {
+                self.dm.create(name, uuid)?;
+            }
+            Step::Load { role, table } => {
+                self.dm.load(self.own(*role)?, &self.resolve(table)?, Access::ReadWrite)?;
+            }
+            Step::Activate { role } => self.dm.swap(self.own(*role)?)?,
+            Step::LimitDiscards { bytes } => self.limit_discards(*bytes)?,
+            Step::SwapIn { x, expect, table, keep_read_ahead } => {
+                self.verify(*x, &self.resolve(expect)?)?;
+                self.swap_in(*x, &self.resolve(table)?, *keep_read_ahead)?;
+            }
+            Step::ClearSlot { x } => self.dm.clear(*x)?,
+            Step::Remove { role } => self.dm.remove(self.own(*role)?)?,
+            Step::Checkpoint => self.dm.message(self.own(Role::Era)?, "checkpoint")?,
+            Step::ReadEra => run.outcome.era = Some(self.read_era()?),
+            Step::Drain { x, table, keep_read_ahead } => {
+                let table = self.resolve(table)?;
+                self.verify(*x, &table)?;
+                let start = Instant::now();
+                self.swap_in(*x, &table, *keep_read_ahead)?;
+                run.outcome.drained = Some((SystemTime::now(), start.elapsed()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The device of ours with that role. Found by uuid at each step: a number could be another
+    /// device's by now.
+    fn own(&self, role: Role) -> Result<DevNo, DmError> {
+        Ok(self.dm.info(&Lookup::Uuid(self.uuid(role)))?.number)
+    }
+
+    fn uuid(&self, role: Role) -> DmUuid {
+        self.stack.uuid(role)
+    }
+
+    fn resolve(&self, table: &PlannedTable) -> Result<Table, DmError> {
+        table.try_map(|device| match device {
+            DeviceRef::Number(number) => Ok(*number),
+            DeviceRef::Own(role) => self.own(*role),
+        })
+    }
+
+    fn verify(&self, x: DevNo, expected: &Table) -> Result<(), StepErrorKind> {
+        let changed = |found: String| StepErrorKind::Changed {
+            x,
+            found,
+            expected: format!("the live table {}", one_line(expected)),
+        };
+        let info = self.dm.info(&x.into())?;
+        if info.suspended {
+            return Err(changed("been suspended".to_owned()));
+        }
+        if info.inactive {
+            let loaded = self.dm.table(x, Slot::Inactive)?;
+            return Err(changed(format!("a table loaded: {}", text(loaded.as_ref()))));
+        }
+        let live = self.dm.table(x, Slot::Live)?;
+        if live.as_ref() == Some(expected) { Ok(()) } else { Err(changed(text(live.as_ref()))) }
+    }
+
+    /// Load and swap; whatever fails, X's slot is empty afterwards.
+    fn swap_in(&self, x: DevNo, table: &Table, keep_read_ahead: bool) -> Result<(), StepErrorKind> {
+        let read_ahead =
+            if keep_read_ahead { Some(self.surroundings.read_ahead(x)?) } else { None };
+        let swapped = self.dm.load(x, table, Access::ReadWrite).and_then(|()| self.dm.swap(x));
+        if let Err(error) = swapped {
+            self.dm.clear(x)?;
+            return Err(error.into());
+        }
+        if let Some(kib) = read_ahead {
+            self.surroundings.set_read_ahead(x, kib)?;
+        }
+        Ok(())
+    }
+
+    fn limit_discards(&self, bytes: Bytes) -> Result<(), StepErrorKind> {
+        let dev = self.own(Role::Era)?;
+        let found = self.surroundings.limit_discards(dev, bytes)?;
+        if found <= bytes {
+            Ok(())
+        } else {
+            Err(StepErrorKind::Limit { dev, found: found.0, wanted: bytes.0 })
+        }
+    }
+
+    fn read_era(&self) -> Result<Era, StepErrorKind> {
+        let dev = self.own(Role::Era)?;
+        let lines = self.dm.status(dev)?;
+        match era_status::parse(&lines) {
+            Ok(EraStatus::Working { era, .. }) => Ok(era),
+            Ok(EraStatus::Error) => Err(StepErrorKind::EraFailed { dev }),
+            Err(text) => Err(StepErrorKind::Status { dev, text }),
+        }
+    }
+}
+
+fn text(table: Option<&Table>) -> String {
+    table.map_or_else(|| "no table".to_owned(), |table| format!("the table {}", one_line(table)))
+}
+
+fn one_line(table: &Table) -> String {
+    table.to_string().replace('\n', "; ")
+}

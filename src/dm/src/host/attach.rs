@@ -1,0 +1,183 @@
+//! Era under a device in use.
+
+use era_metadata::sizing;
+use eratrack_model::discards::DiscardPolicy;
+use eratrack_model::names::{Role, StackId};
+use eratrack_model::plan;
+use eratrack_model::refusal::Refusal;
+use eratrack_model::stack::{Contents, Desired, MetadataArea, Observed, Subject, Tracked, Volume};
+use eratrack_model::table::Target;
+use eratrack_model::units::{Bytes, DevNo};
+
+use super::{AttachRequest, Attached, Host, HostError, Liveness};
+use crate::era_status::EraStatus;
+use crate::record::{Phase, Record, VERSION};
+use crate::store::StoreError;
+
+impl Host {
+    /// Puts era under X, or finds it there. What an earlier attempt left is finished if X goes
+    /// through it already, else undone first. If this one fails, it is undone.
+    pub fn attach(&self, request: &AttachRequest) -> Result<Attached, HostError> {
+        let survey = self.survey(request.x)?;
+        if let Some((record, created)) = self.adopt(request)? {
+            return Ok(Attached { record, survey, created });
+        }
+        self.detach(&request.stack)?;
+        let observed = self.observe(&request.stack, Some(request.x))?;
+        plan::eligible(&observed, request.granularity)?;
+        let record = self.new_record(request, &observed)?;
+        self.store.check_room(record.metadata_size)?;
+        match self.build(record, &observed) {
+            Ok(record) => Ok(Attached { record, survey, created: true }),
+            Err(error) => {
+                if let Err(undo) = self.detach(&request.stack) {
+                    tracing::warn!(stack = %request.stack, %undo, "what was begun is left for the next start");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The stack as asked for, if X goes through it and it works.
+    fn adopt(&self, request: &AttachRequest) -> Result<Option<(Record, bool)>, HostError> {
+        let record = match self.store.read_record(&request.stack) {
+            Ok(Some(record)) if record.phase != Phase::Detaching => record,
+            Ok(_) => return Ok(None),
+            Err(error @ StoreError::Record { .. }) => {
+                tracing::warn!(stack = %request.stack, %error, "attaching anew");
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if self.liveness(&record)? != Liveness::Intact || self.status(&record)? == EraStatus::Error
+        {
+            return Ok(None);
+        }
+        if record.x != request.x {
+            let what = format!("it tracks {}, not {}; detach it first", record.x, request.x);
+            return Err(HostError::Unexpected { stack: request.stack.clone(), what });
+        }
+        if record.granularity != request.granularity {
+            return Err(self.tracked_otherwise(&record)?.into());
+        }
+        let created = record.phase == Phase::Attaching;
+        self.finish(record).map(|record| Some((record, created)))
+    }
+
+    fn tracked_otherwise(&self, record: &Record) -> Result<Refusal, HostError> {
+        Ok(Refusal::TrackedOtherwise {
+            name: record.name.clone(),
+            granularity: record.granularity.sectors(),
+            metadata: self.metadata_device(&record.stack)?,
+        })
+    }
+
+    /// Tidies up a stack that X goes through, and says in its record that it is in place.
+    pub(super) fn finish(&self, mut record: Record) -> Result<Record, HostError> {
+        let observed = self.observe(&record.stack, Some(record.x))?;
+        let metadata = self.metadata_device(&record.stack)?;
+        let desired = self.desired(&record, metadata, Contents::Kept)?;
+        let plan = plan::plan(&observed, &desired)?;
+        self.execute(&record.stack, &plan)?;
+        if record.phase != Phase::Attached {
+            record.phase = Phase::Attached;
+            self.about_to("write the record: attached");
+            self.store.write_record(&record)?;
+        }
+        Ok(record)
+    }
+
+    fn new_record(
+        &self,
+        request: &AttachRequest,
+        observed: &Observed,
+    ) -> Result<Record, HostError> {
+        let AttachRequest { stack, x, granularity, discards } = request;
+        let volume = mapped(observed)?;
+        let original = volume.device.live.clone().ok_or(Refusal::Gone)?;
+        let sectors = original.length();
+        let sizing =
+            sizing::required(sectors.0, granularity.sectors().0, sizing::DEFAULT_UNDIGESTED)?;
+        let possible = DiscardPolicy::decide(volume.device.discards, *granularity);
+        Ok(Record {
+            version: VERSION,
+            stack: stack.clone(),
+            chain: self.machine.new_uuid()?,
+            boot: self.machine.boot_id()?,
+            x: *x,
+            name: volume.device.name.clone(),
+            uuid: volume.device.uuid.clone(),
+            original,
+            sectors,
+            granularity: *granularity,
+            discards: discards.unwrap_or(possible),
+            metadata: self.store.metadata_on_machine(stack),
+            metadata_size: Bytes(sizing.bytes()),
+            phase: Phase::Attaching,
+        })
+    }
+
+    fn build(&self, record: Record, observed: &Observed) -> Result<Record, HostError> {
+        self.store.make_dir()?;
+        self.about_to("write the record: attaching");
+        self.store.write_record(&record)?;
+        self.about_to("make the metadata file");
+        let file = self.store.create_metadata(&record.stack, record.metadata_size)?;
+        self.about_to("put a loop device over it");
+        let metadata = self.loops.attach(&file)?;
+        let desired = self.desired(&record, metadata, Contents::Fresh)?;
+        let plan = plan::plan(observed, &desired)?;
+        self.execute(&record.stack, &plan)?;
+        let attached = Record { phase: Phase::Attached, ..record };
+        self.about_to("write the record: attached");
+        self.store.write_record(&attached)?;
+        Ok(attached)
+    }
+
+    fn desired(
+        &self,
+        record: &Record,
+        metadata: DevNo,
+        contents: Contents,
+    ) -> Result<Desired, HostError> {
+        let mut beneath = self.machine.beneath(metadata)?;
+        // A loop device shows its file as the mount namespace that made it saw it; the store's
+        // directory is known for certain.
+        let dir = record.metadata.parent().unwrap_or(&record.metadata);
+        if let Some(device) = self.machine.device_of(dir)? {
+            beneath.extend(self.machine.beneath(device)?);
+        }
+        Ok(Desired::Tracked(Tracked {
+            granularity: record.granularity,
+            discards: record.discards,
+            metadata: MetadataArea {
+                number: metadata,
+                length: self.machine.length(metadata)?,
+                contents,
+                beneath,
+            },
+        }))
+    }
+
+    /// The device that X-era keeps its metadata on.
+    pub(super) fn metadata_device(&self, stack: &StackId) -> Result<DevNo, HostError> {
+        let era = self.own(stack, Role::Era)?.and_then(|era| era.live);
+        let targets = era.iter().flat_map(|table| table.segments());
+        let found = targets.map(|segment| &segment.target).find_map(|target| match target {
+            Target::Era { metadata, .. } => Some(*metadata),
+            _ => None,
+        });
+        found.ok_or_else(|| HostError::Unexpected {
+            stack: stack.clone(),
+            what: format!("{} has no era table", stack.name(Role::Era)),
+        })
+    }
+}
+
+fn mapped(observed: &Observed) -> Result<&Volume, Refusal> {
+    match &observed.x {
+        Subject::Mapped(volume) => Ok(volume),
+        Subject::Gone => Err(Refusal::Gone),
+        Subject::NotDeviceMapper(number) => Err(Refusal::NotDeviceMapper { number: *number }),
+    }
+}

@@ -1,0 +1,155 @@
+//! What may differ since a boundary.
+
+use std::fs::File;
+
+use era_metadata::{FileSource, Metadata, View};
+use eratrack_model::discards::DiscardHistory;
+use eratrack_model::names::Role;
+use eratrack_model::units::DevNo;
+use eratrack_model::{Era, Run};
+
+use super::{Changes, Host, HostError};
+use crate::era_status::EraStatus;
+use crate::port::Lookup;
+use crate::record::Record;
+
+/// A metadata snapshot that was taken, as the status line told of it.
+struct Held {
+    root: u64,
+    era: Era,
+    used: u64,
+    total: u64,
+}
+
+impl Host {
+    /// Blocks written since the boundary with this era: takes dm-era's metadata snapshot, reads
+    /// it, and drops it whatever happens. X's table is proven ours before and after.
+    pub fn changes(&self, record: &Record, since: Era) -> Result<Changes, HostError> {
+        self.require_intact(record)?;
+        let held = self.take(record)?;
+        let read = self.read(record, held.root, since);
+        let dropped = self.drop_held(record);
+        let (marked, runs) = read?;
+        dropped?;
+        let dilation = self.dilation(record, since)?;
+        self.require_intact(record)?;
+        let blocks = record.granularity.blocks(record.sectors);
+        Ok(Changes {
+            runs: dilate(runs, dilation, blocks),
+            blocks,
+            granularity: record.granularity,
+            marked,
+            read_at: held.era,
+            dilation,
+            metadata_used: held.used,
+            metadata_total: held.total,
+        })
+    }
+
+    fn take(&self, record: &Record) -> Result<Held, HostError> {
+        if let EraStatus::Working { held: Some(_), .. } = self.working(record)? {
+            // A process that was killed while it read has left it; only one can be held.
+            self.drop_held(record)?;
+        }
+        self.about_to("take the metadata snapshot");
+        self.dm.message(self.era_device(record)?, "take_metadata_snap")?;
+        match self.working(record)? {
+            EraStatus::Working { era, used, total, held: Some(root) } => {
+                Ok(Held { root, era, used, total })
+            }
+            status => Err(HostError::Unexpected {
+                stack: record.stack.clone(),
+                what: format!("no metadata snapshot is held after taking one: {status:?}"),
+            }),
+        }
+    }
+
+    fn working(&self, record: &Record) -> Result<EraStatus, HostError> {
+        match self.status(record)? {
+            EraStatus::Error => Err(HostError::EraFailed { stack: record.stack.clone() }),
+            status => Ok(status),
+        }
+    }
+
+    fn drop_held(&self, record: &Record) -> Result<(), HostError> {
+        self.about_to("drop the metadata snapshot");
+        Ok(self.dm.message(self.era_device(record)?, "drop_metadata_snap")?)
+    }
+
+    fn era_device(&self, record: &Record) -> Result<DevNo, HostError> {
+        Ok(self.dm.info(&Lookup::Uuid(record.stack.uuid(Role::Era)))?.number)
+    }
+
+    fn read(&self, record: &Record, root: u64, since: Era) -> Result<(u64, Vec<Run>), HostError> {
+        let unreadable = |source| HostError::Metadata { stack: record.stack.clone(), source };
+        let device = self.open_metadata(record)?;
+        let metadata = Metadata::open(device, View::HeldAt(root)).map_err(unreadable)?;
+        verify_geometry(record, metadata.granularity_sectors(), metadata.nr_blocks())?;
+        let changed = metadata.changed_since(since).map_err(unreadable)?;
+        Ok((changed.count(), changed.runs().collect()))
+    }
+
+    fn open_metadata(&self, record: &Record) -> Result<FileSource, HostError> {
+        let device = self.metadata_device(&record.stack)?;
+        let opened =
+            self.nodes.open_direct(device).and_then(|file: File| FileSource::from_file(file));
+        opened.map_err(|e| HostError::Unexpected {
+            stack: record.stack.clone(),
+            what: format!("its metadata device {device} cannot be opened: {e}"),
+        })
+    }
+
+    fn dilation(&self, record: &Record, since: Era) -> Result<u64, HostError> {
+        let now = self.machine.discard_count(record.x)?;
+        let history = DiscardHistory {
+            era: self.machine.discards(self.era_device(record)?)?,
+            may_have_happened: self.discards_since(&record.stack, since, now)?,
+        };
+        Ok(history.dilation(record.granularity))
+    }
+}
+
+fn verify_geometry(record: &Record, granularity: u32, blocks: u32) -> Result<(), HostError> {
+    let expected = (record.granularity.sectors().0, record.granularity.blocks(record.sectors));
+    let found = (u64::from(granularity), u64::from(blocks));
+    if found == expected {
+        return Ok(());
+    }
+    Err(HostError::Unexpected {
+        stack: record.stack.clone(),
+        what: format!("its metadata has (sectors a block, blocks) {found:?}, not {expected:?}"),
+    })
+}
+
+/// Each run with so many blocks more at its end, within the device; runs that then touch are
+/// one.
+fn dilate(runs: Vec<Run>, by: u64, blocks: u64) -> Vec<Run> {
+    let mut dilated: Vec<Run> = Vec::with_capacity(runs.len());
+    for Run { first, last } in runs {
+        let last = last.saturating_add(by).min(blocks.saturating_sub(1)).max(last);
+        match dilated.last_mut() {
+            Some(before) if first <= before.last.saturating_add(1) => {
+                before.last = before.last.max(last);
+            }
+            _ => dilated.push(Run { first, last }),
+        }
+    }
+    dilated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(pairs: &[(u64, u64)]) -> Vec<Run> {
+        pairs.iter().map(|&(first, last)| Run { first, last }).collect()
+    }
+
+    #[test]
+    fn dilated_runs_stay_within_the_device_and_apart() {
+        let before = runs(&[(0, 0), (2, 3), (5, 5), (9, 9)]);
+        assert_eq!(dilate(before.clone(), 0, 10), before);
+        assert_eq!(dilate(before.clone(), 1, 10), runs(&[(0, 6), (9, 9)]));
+        assert_eq!(dilate(before, u64::MAX, 10), runs(&[(0, 9)]));
+    }
+}

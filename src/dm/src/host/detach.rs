@@ -1,0 +1,101 @@
+//! X's own table back, and nothing of ours left.
+
+use eratrack_model::names::{Role, StackId};
+use eratrack_model::plan::{self, Step};
+use eratrack_model::stack::{Desired, Observed};
+use eratrack_model::table::Target;
+use eratrack_model::units::DevNo;
+
+use super::{Detached, Host, HostError};
+use crate::record::{Phase, Record};
+use crate::store::StoreError;
+
+/// The loop driver's number (`LOOP_MAJOR`).
+const LOOP_MAJOR: u32 = 7;
+
+impl Host {
+    /// Gives X its own table back and removes all of the stack, or what an earlier process left
+    /// of it. X's filesystem is not frozen, so this works also when X-era has failed.
+    pub fn detach(&self, stack: &StackId) -> Result<Detached, HostError> {
+        self.take_down(stack, true)
+    }
+
+    /// Removes the remains of a stack that X no longer goes through, or whose X is gone.
+    /// Nothing is written to the device. Refused while X goes through it.
+    pub fn remove_orphans(&self, stack: &StackId) -> Result<Detached, HostError> {
+        self.take_down(stack, false)
+    }
+
+    fn take_down(&self, stack: &StackId, may_restore: bool) -> Result<Detached, HostError> {
+        let record = self.record_if_readable(stack)?;
+        let observed = self.observe(stack, self.x_of(stack, record.as_ref())?)?;
+        let files = self.store.stacks()?.contains(stack);
+        if !files && observed.era.is_none() && observed.base.is_none() {
+            return Ok(Detached::NothingThere);
+        }
+        let plan = plan::plan(&observed, &Desired::Untracked)?;
+        let restores = plan.steps.iter().any(|step| matches!(step, Step::SwapIn { .. }));
+        if restores && !may_restore {
+            let what = "the device goes through it; detach it instead".to_owned();
+            return Err(HostError::Unexpected { stack: stack.clone(), what });
+        }
+        self.say_detaching(record)?;
+        self.execute(stack, &plan)?;
+        self.remove_files(stack, &observed)?;
+        Ok(if restores { Detached::Restored } else { Detached::RemainsRemoved })
+    }
+
+    /// A record that is not understood does not keep a stack from being taken down.
+    fn record_if_readable(&self, stack: &StackId) -> Result<Option<Record>, HostError> {
+        match self.store.read_record(stack) {
+            Ok(record) => Ok(record),
+            Err(error @ StoreError::Record { .. }) => {
+                tracing::warn!(%stack, %error, "going by the devices alone");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn x_of(&self, stack: &StackId, record: Option<&Record>) -> Result<Option<DevNo>, HostError> {
+        match (self.user_of(stack)?, record) {
+            (Some(user), _) => Ok(Some(user)),
+            (None, Some(record)) => self.locate(record),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn say_detaching(&self, record: Option<Record>) -> Result<(), HostError> {
+        let Some(record) = record.filter(|record| record.phase != Phase::Detaching) else {
+            return Ok(());
+        };
+        self.about_to("write the record: detaching");
+        let written = self.store.write_record(&Record { phase: Phase::Detaching, ..record });
+        // A full or read-only file system must not keep era under the user's device.
+        if let Err(error) = written {
+            tracing::warn!(%error, "detaching all the same");
+        }
+        Ok(())
+    }
+
+    fn remove_files(&self, stack: &StackId, observed: &Observed) -> Result<(), HostError> {
+        self.about_to("free the loop device");
+        let file = self.store.metadata(stack);
+        let freed = self.loops.detach(&file)?;
+        // Its file may have been deleted, or replaced, beneath it.
+        if let (false, Some(device)) = (freed, loop_device(observed)) {
+            self.loops.free_if_bound(device, &file)?;
+        }
+        self.about_to("remove the files");
+        Ok(self.store.remove(stack)?)
+    }
+}
+
+/// The loop device that X-era kept its metadata on when it was observed.
+fn loop_device(observed: &Observed) -> Option<DevNo> {
+    let table = observed.own(Role::Era)?.live.as_ref()?;
+    table.segments().iter().find_map(|segment| match segment.target {
+        Target::Era { metadata, .. } if metadata.major == LOOP_MAJOR => Some(metadata),
+        _ => None,
+    })
+}

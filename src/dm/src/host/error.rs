@@ -1,0 +1,125 @@
+use era_metadata::sizing::SizingError;
+use eratrack_model::names::StackId;
+use eratrack_model::refusal::Refusal;
+use eratrack_model::units::DevNo;
+
+use crate::executor::{StepError, StepErrorKind};
+use crate::linux::LoopError;
+use crate::machine::MachineError;
+use crate::port::DmError;
+use crate::store::StoreError;
+
+/// Why an operation of [`Host`](super::Host) did not succeed. X is never left suspended, and
+/// repeating the operation, or detaching, is always right.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The plan is refused; nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No room, or no place, for the metadata; nothing was changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No metadata can be large enough; nothing was changed.
+    #[error(transparent)]
+    Sizing(#[from] SizingError),
+    /// A step of the plan did not go as planned.
+    #[error("{}", with_cause(.0))]
+    Step(#[from] StepError),
+    /// The kernel refused a question.
+    #[error(transparent)]
+    DeviceMapper(#[from] DmError),
+    /// A loop device could not be had.
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+    /// A file of the machine's cannot be read, written or understood.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// X does not go through its X-era any more: the chain is broken.
+    #[error("the device {x} of stack {stack} no longer goes through its era device: {found}")]
+    NotIntact {
+        /// X, as the record has it.
+        x: DevNo,
+        /// The stack.
+        stack: StackId,
+        /// What was found.
+        found: String,
+    },
+    /// dm-era reports `Error`: detach at once.
+    #[error(
+        "the era device of stack {stack} has failed: its metadata is full or cannot be written; detach it"
+    )]
+    EraFailed {
+        /// The stack.
+        stack: StackId,
+    },
+    /// The metadata cannot be read.
+    #[error("the metadata of stack {stack} cannot be read: {source}")]
+    Metadata {
+        /// The stack.
+        stack: StackId,
+        /// Which block, and what is wrong with it.
+        #[source]
+        source: era_metadata::Error,
+    },
+    /// What was found is not what it must be.
+    #[error("stack {stack}: {what}")]
+    Unexpected {
+        /// The stack.
+        stack: StackId,
+        /// What was expected and what was found.
+        what: String,
+    },
+}
+
+fn with_cause(error: &StepError) -> String {
+    format!("{error}: {}", error.source)
+}
+
+impl HostError {
+    /// The reason for a condition, from the documented list of the API.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.reason(),
+            Self::Store(store) => store.reason(),
+            Self::Sizing(_) => "LimitExceeded",
+            Self::Step(step) => match step.source {
+                StepErrorKind::Lock(_) | StepErrorKind::Changed { .. } => "DeviceBusy",
+                StepErrorKind::EraFailed { .. } => "MetadataError",
+                StepErrorKind::DeviceMapper(_)
+                | StepErrorKind::Machine(_)
+                | StepErrorKind::Limit { .. }
+                | StepErrorKind::Status { .. } => "OperationFailed",
+            },
+            Self::NotIntact { .. } => "TableReloaded",
+            Self::EraFailed { .. } => "MetadataError",
+            Self::Metadata { .. } => "MetadataLost",
+            Self::DeviceMapper(_) | Self::Loop(_) | Self::Machine(_) | Self::Unexpected { .. } => {
+                "OperationFailed"
+            }
+        }
+    }
+
+    /// Whether asking again soon may succeed although nobody changed anything: somebody else
+    /// is at work on the device just now.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.is_transient(),
+            Self::Step(step) => {
+                matches!(step.source, StepErrorKind::Lock(_) | StepErrorKind::Changed { .. })
+            }
+            _ => false,
+        }
+    }
+}
+
+impl StoreError {
+    /// The reason for a condition, from the documented list of the API.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::VolumeLimit { .. } | Self::NodeLimit { .. } => "LimitExceeded",
+            Self::NoSpace { .. } => "MetadataNoSpace",
+            Self::Record { .. } => "RecordMismatch",
+            Self::Io { .. } => "OperationFailed",
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Questions to a stack that is in place, and its boundaries.
+
+use std::time::{Duration, SystemTime};
+
+use eratrack_model::names::Role;
+use eratrack_model::plan;
+
+use super::boundaries::Mark;
+use super::{Boundary, Host, HostError, Liveness};
+use crate::era_status::{self, EraStatus};
+use crate::port::{Lookup, Slot};
+use crate::record::Record;
+
+impl Host {
+    /// Whether X still goes through its X-era. A few ioctls that wait for nobody.
+    pub fn liveness(&self, record: &Record) -> Result<Liveness, HostError> {
+        if self.machine.boot_id()? != record.boot {
+            return Ok(Liveness::Rebooted);
+        }
+        let Some(x) = self.locate(record)? else { return Ok(Liveness::Gone) };
+        let live = self.dm.table(x, Slot::Live)?;
+        let era = self.find(&Lookup::Uuid(record.stack.uuid(Role::Era)))?;
+        let expected = era.map(|era| plan::live_table(&record.original, era.number));
+        // LVM never loads ours: the same table on the same device is proof.
+        if x == record.x && live.is_some() && live == expected {
+            Ok(Liveness::Intact)
+        } else {
+            Ok(Liveness::Reloaded { live })
+        }
+    }
+
+    pub(super) fn require_intact(&self, record: &Record) -> Result<(), HostError> {
+        let found = match self.liveness(record)? {
+            Liveness::Intact => return Ok(()),
+            Liveness::Reloaded { live: Some(live) } => {
+                format!("its table is {}", live.to_string().replace('\n', "; "))
+            }
+            Liveness::Reloaded { live: None } => "it has no table".to_owned(),
+            Liveness::Gone => "it is gone".to_owned(),
+            Liveness::Rebooted => "the machine has booted since".to_owned(),
+        };
+        Err(HostError::NotIntact { x: record.x, stack: record.stack.clone(), found })
+    }
+
+    /// Asks X-era. Each call is a commit of its metadata with two flushes.
+    pub fn status(&self, record: &Record) -> Result<EraStatus, HostError> {
+        let era = self.dm.info(&Lookup::Uuid(record.stack.uuid(Role::Era)))?.number;
+        let lines = self.dm.status(era)?;
+        era_status::parse(&lines).map_err(|text| HostError::Unexpected {
+            stack: record.stack.clone(),
+            what: format!("the era device reports {text:?}, which is not understood"),
+        })
+    }
+
+    /// Separates what was written before from what is written after: checkpoint, the era after
+    /// it, then a drain. May be repeated: a boundary more does no harm.
+    pub fn boundary(&self, record: &Record) -> Result<Boundary, HostError> {
+        self.require_intact(record)?;
+        // Before the checkpoint, so that a discard that is under way then counts as later.
+        let discards = self.machine.discard_count(record.x)?;
+        let observed = self.observe(&record.stack, Some(record.x))?;
+        let plan = plan::plan_boundary(&observed)?;
+        let outcome = self.execute(&record.stack, &plan).map_err(|e| self.era_failed(record, e))?;
+        self.require_intact(record)?;
+        let era = outcome.era.ok_or_else(|| HostError::Unexpected {
+            stack: record.stack.clone(),
+            what: "the plan of a boundary read no era".to_owned(),
+        })?;
+        let (time, drained_in) = outcome.drained.unwrap_or((SystemTime::now(), Duration::ZERO));
+        self.about_to("write the boundary down");
+        self.mark_boundary(&record.stack, Mark { era: era.0, discards })?;
+        Ok(Boundary { era, time, drained_in })
+    }
+
+    fn era_failed(&self, record: &Record, error: crate::executor::StepError) -> HostError {
+        let failed = matches!(self.status(record), Ok(EraStatus::Error));
+        if failed { HostError::EraFailed { stack: record.stack.clone() } } else { error.into() }
+    }
+}

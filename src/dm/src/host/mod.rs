@@ -1,0 +1,97 @@
+//! One machine: attach, measure and detach stacks.
+//!
+//! Every operation is the same pipeline: observe, plan (`eratrack_model`), execute step by
+//! step, verify. Every operation may be repeated, and finishes or undoes what an earlier one,
+//! killed at whatever moment, has left. One operation of a stack at a time.
+
+mod attach;
+mod boundaries;
+mod changes;
+mod detach;
+mod error;
+mod measure;
+mod observe;
+mod recover;
+mod surroundings;
+mod types;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eratrack_model::names::StackId;
+use eratrack_model::plan::{Plan, Step};
+
+use crate::executor::{Executor, Outcome, StepError};
+use crate::linux::{Loops, Nodes};
+use crate::machine::Machine;
+use crate::port::DeviceMapper;
+use crate::store::FileStore;
+
+pub use error::HostError;
+pub use types::*;
+
+/// A moment just before something changes on the machine.
+#[derive(Clone, Copy, Debug)]
+pub enum Moment<'a> {
+    /// A file or a loop device.
+    Machine(&'static str),
+    /// A step of a plan.
+    Step(&'a Step),
+}
+
+/// Told of each [`Moment`]: a trace, or a test that ends the process there.
+pub type MomentObserver = Arc<dyn Fn(Moment<'_>) + Send + Sync>;
+
+/// The stacks of one machine.
+#[derive(Clone)]
+pub struct Host {
+    machine: Machine,
+    dm: Arc<dyn DeviceMapper>,
+    store: FileStore,
+    nodes: Nodes,
+    loops: Loops,
+    lock_deadline: Duration,
+    observer: MomentObserver,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("machine", &self.machine).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// Touches nothing yet.
+    pub fn new(config: HostConfig) -> Self {
+        let HostConfig { root, dm, store, nodes, lock_deadline } = config;
+        let machine = Machine::new(root);
+        let nodes = Nodes::new(nodes);
+        Self {
+            store: FileStore::new(&machine, store),
+            loops: Loops::new(nodes.clone(), &machine.sys()),
+            machine,
+            dm,
+            nodes,
+            lock_deadline,
+            observer: Arc::new(|_| ()),
+        }
+    }
+
+    /// The same host, with somebody who is told of every change just before it happens.
+    #[must_use]
+    pub fn observed_by(mut self, observer: MomentObserver) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    fn about_to(&self, what: &'static str) {
+        (self.observer)(Moment::Machine(what));
+    }
+
+    fn execute(&self, stack: &StackId, plan: &Plan) -> Result<Outcome, StepError> {
+        let observer = |_, step: &Step| (self.observer)(Moment::Step(step));
+        let executor = Executor { dm: &*self.dm, surroundings: self, stack, observer: &observer };
+        executor.run(plan)
+    }
+}

@@ -1,0 +1,163 @@
+//! What is there.
+
+use eratrack_model::discards::DiscardLimits;
+use eratrack_model::names::{Role, StackId};
+use eratrack_model::stack::{Beneath, Device, Kernel, Observed, Subject, Volume};
+use eratrack_model::table::{Table, Target};
+use eratrack_model::units::DevNo;
+
+use super::{Host, HostError, Survey};
+use crate::port::{DmError, Info, Lookup, Slot};
+use crate::record::Record;
+
+impl Host {
+    /// What a device is, and what of ours is on it. Changes nothing.
+    pub fn survey(&self, x: DevNo) -> Result<Survey, HostError> {
+        let info = self.find(&x.into())?;
+        let table = match &info {
+            Some(info) => self.dm.table(info.number, Slot::Live)?,
+            None => None,
+        };
+        let tracked_by = match &table {
+            Some(table) => self.owner_above(table)?,
+            None => None,
+        };
+        Ok(Survey {
+            number: x,
+            name: info.as_ref().map(|info| info.name.clone()),
+            uuid: info.and_then(|info| info.uuid),
+            table,
+            length: self.machine.length(x)?,
+            discards: self.machine.discards(x)?,
+            sectors_written: self.machine.counters(x)?.sectors_written,
+            tracked_by,
+        })
+    }
+
+    fn owner_above(&self, table: &Table) -> Result<Option<StackId>, HostError> {
+        for device in table.devices() {
+            let uuid = self.find(&(*device).into())?.and_then(|info| info.uuid);
+            if let Some((stack, Role::Era)) = uuid.and_then(|uuid| uuid.owner()) {
+                return Ok(Some(stack));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn observe(&self, stack: &StackId, x: Option<DevNo>) -> Result<Observed, HostError> {
+        let subject = match x {
+            Some(x) => self.subject(x)?,
+            None => Subject::Gone,
+        };
+        let thin = match &subject {
+            Subject::Mapped(volume) => volume.device.live.as_ref().is_some_and(is_thin),
+            Subject::Gone | Subject::NotDeviceMapper(_) => false,
+        };
+        Ok(Observed {
+            stack: stack.clone(),
+            kernel: self.kernel(stack, thin)?,
+            x: subject,
+            era: self.own(stack, Role::Era)?,
+            base: self.own(stack, Role::Base)?,
+        })
+    }
+
+    /// `switch` is asked for, and so loaded, only where it is needed.
+    fn kernel(&self, stack: &StackId, thin: bool) -> Result<Kernel, HostError> {
+        let release = self.machine.kernel_release()?;
+        Ok(Kernel {
+            release: release.parse().map_err(|e: eratrack_model::kernel::ReleaseError| {
+                HostError::Unexpected { stack: stack.clone(), what: e.to_string() }
+            })?,
+            has_era: self.dm.has_target("era")?,
+            has_switch: thin && self.dm.has_target("switch")?,
+        })
+    }
+
+    fn subject(&self, x: DevNo) -> Result<Subject, HostError> {
+        let Some(info) = self.find(&x.into())? else {
+            let there = self.machine.exists(x);
+            return Ok(if there { Subject::NotDeviceMapper(x) } else { Subject::Gone });
+        };
+        let device = self.device(info)?;
+        let mut beneath = Vec::new();
+        for number in device.live.iter().flat_map(Table::devices) {
+            let uuid = self.find(&(*number).into())?.and_then(|info| info.uuid);
+            beneath.push(Beneath { number: *number, uuid });
+        }
+        Ok(Subject::Mapped(Volume {
+            device,
+            beneath,
+            logical_block: self.machine.logical_block(x)?,
+            dax: self.machine.dax(x)?,
+            zoned: self.machine.zoned(x)?,
+        }))
+    }
+
+    pub(super) fn own(&self, stack: &StackId, role: Role) -> Result<Option<Device>, HostError> {
+        let info = self.find(&Lookup::Uuid(stack.uuid(role)))?;
+        info.map(|info| self.device(info)).transpose()
+    }
+
+    fn device(&self, info: Info) -> Result<Device, HostError> {
+        let Info { number, name, uuid, suspended, live, inactive, read_only, open_count } = info;
+        // Before its first table a device has no queue to speak of.
+        let discards = if live { self.machine.discards(number)? } else { DiscardLimits::default() };
+        Ok(Device {
+            number,
+            name,
+            uuid,
+            live: self.dm.table(number, Slot::Live)?,
+            inactive: if inactive { self.dm.table(number, Slot::Inactive)? } else { None },
+            suspended: suspended && live,
+            read_only,
+            open_count,
+            discards,
+        })
+    }
+
+    /// A device, or none where there is none.
+    pub(super) fn find(&self, of: &Lookup) -> Result<Option<Info>, DmError> {
+        match self.dm.info(of) {
+            Ok(info) => Ok(Some(info)),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The device that a record is about: by uuid, which outlives a new name and number; a
+    /// device without one must still have both.
+    pub(super) fn locate(&self, record: &Record) -> Result<Option<DevNo>, HostError> {
+        let found = match &record.uuid {
+            Some(uuid) => self.find(&Lookup::Uuid(uuid.clone()))?,
+            None => self
+                .find(&record.x.into())?
+                .filter(|info| info.uuid.is_none() && info.name == record.name),
+        };
+        Ok(found.map(|info| info.number))
+    }
+
+    /// Whoever has this stack's X-era in one of its tables, wherever it is and whatever its
+    /// record says.
+    pub(super) fn user_of(&self, stack: &StackId) -> Result<Option<DevNo>, HostError> {
+        let Some(era) = self.find(&Lookup::Uuid(stack.uuid(Role::Era)))? else { return Ok(None) };
+        for listed in self.dm.list()? {
+            for slot in [Slot::Live, Slot::Inactive] {
+                let table = match self.dm.table(listed.number, slot) {
+                    Ok(table) => table,
+                    // Removed since it was listed.
+                    Err(e) if e.is_not_found() => None,
+                    Err(e) => return Err(e.into()),
+                };
+                if table.is_some_and(|table| table.devices().any(|found| *found == era.number)) {
+                    return Ok(Some(listed.number));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn is_thin(table: &Table) -> bool {
+    table.segments().iter().any(|segment| matches!(segment.target, Target::Thin { .. }))
+}

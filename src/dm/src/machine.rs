@@ -1,0 +1,275 @@
+//! The machine's own files: `/sys` and `/proc`, below a root that a container sees elsewhere.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use eratrack_model::discards::DiscardLimits;
+use eratrack_model::stack::Beneath;
+use eratrack_model::units::{Bytes, DevNo, Sectors};
+
+/// A file of the machine's that cannot be read, written or understood.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} {}", path.display())]
+pub struct MachineError {
+    /// What was tried.
+    pub doing: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// X's counters since it appeared (Documentation/block/stat.rst).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Sectors written.
+    pub sectors_written: u64,
+    /// Discard requests completed.
+    pub discards: u64,
+    /// Sectors discarded.
+    pub sectors_discarded: u64,
+    /// Requests submitted and not yet completed.
+    pub in_flight: u64,
+}
+
+/// Where the machine's files are.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    root: PathBuf,
+}
+
+impl Machine {
+    /// The machine whose root directory is seen here.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Where the machine's root directory is seen.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where its sysfs is seen.
+    pub fn sys(&self) -> PathBuf {
+        self.root.join("sys")
+    }
+
+    /// A path of the machine's, as seen from here.
+    pub fn path(&self, on_machine: &Path) -> PathBuf {
+        self.root.join(on_machine.strip_prefix("/").unwrap_or(on_machine))
+    }
+
+    /// What `uname -r` prints.
+    pub fn kernel_release(&self) -> Result<String, MachineError> {
+        read(&self.root.join("proc/sys/kernel/osrelease"))
+    }
+
+    /// Different after each boot.
+    pub fn boot_id(&self) -> Result<String, MachineError> {
+        read(&self.root.join("proc/sys/kernel/random/boot_id"))
+    }
+
+    /// A new random uuid, of the kernel's making.
+    pub fn new_uuid(&self) -> Result<String, MachineError> {
+        read(&self.root.join("proc/sys/kernel/random/uuid"))
+    }
+
+    /// The directory of a block device in sysfs.
+    fn block(&self, dev: DevNo) -> PathBuf {
+        self.sys().join("dev/block").join(dev.to_string())
+    }
+
+    /// Whether there is such a block device.
+    pub fn exists(&self, dev: DevNo) -> bool {
+        self.block(dev).exists()
+    }
+
+    /// Its length.
+    pub fn length(&self, dev: DevNo) -> Result<Sectors, MachineError> {
+        read_number(&self.block(dev).join("size")).map(Sectors)
+    }
+
+    /// Its counters.
+    pub fn counters(&self, dev: DevNo) -> Result<Counters, MachineError> {
+        let path = self.block(dev).join("stat");
+        let text = read(&path)?;
+        let fields: Vec<u64> = text.split_whitespace().filter_map(|f| f.parse().ok()).collect();
+        let field = |n: usize| fields.get(n).copied().ok_or_else(|| short(&path, &text));
+        Ok(Counters {
+            sectors_written: field(6)?,
+            in_flight: field(8)?,
+            discards: field(11)?,
+            sectors_discarded: field(13)?,
+        })
+    }
+
+    /// Discard requests completed; none if the device does not count.
+    pub fn discard_count(&self, dev: DevNo) -> Result<Option<u64>, MachineError> {
+        let counts = read(&self.queue(dev).join("iostats"))? == "1";
+        Ok(if counts { Some(self.counters(dev)?.discards) } else { None })
+    }
+
+    /// What its queue takes of discards; nothing if it takes none.
+    pub fn discards(&self, dev: DevNo) -> Result<DiscardLimits, MachineError> {
+        let queue = self.queue(dev);
+        Ok(DiscardLimits {
+            max: Bytes(read_number(&queue.join("discard_max_bytes"))?),
+            granularity: Bytes(read_number(&queue.join("discard_granularity"))?),
+        })
+    }
+
+    /// Limits how long one discard may be; reads back what then holds.
+    pub fn limit_discards(&self, dev: DevNo, bytes: Bytes) -> Result<Bytes, MachineError> {
+        let path = self.queue(dev).join("discard_max_bytes");
+        let there: u64 = read_number(&path)?;
+        // A device that takes no discards refuses every limit.
+        if there > bytes.0 {
+            write(&path, &bytes.0.to_string())?;
+        }
+        read_number(&path).map(Bytes)
+    }
+
+    /// How far it reads ahead, in KiB.
+    pub fn read_ahead(&self, dev: DevNo) -> Result<u64, MachineError> {
+        read_number(&self.queue(dev).join("read_ahead_kb"))
+    }
+
+    /// Sets how far it reads ahead, in KiB.
+    pub fn set_read_ahead(&self, dev: DevNo, kib: u64) -> Result<(), MachineError> {
+        write(&self.queue(dev).join("read_ahead_kb"), &kib.to_string())
+    }
+
+    /// Its logical block.
+    pub fn logical_block(&self, dev: DevNo) -> Result<Bytes, MachineError> {
+        read_number(&self.queue(dev).join("logical_block_size")).map(Bytes)
+    }
+
+    /// Whether its queue offers DAX.
+    pub fn dax(&self, dev: DevNo) -> Result<bool, MachineError> {
+        Ok(read_if_there(&self.queue(dev).join("dax"))?.is_some_and(|text| text == "1"))
+    }
+
+    /// Whether it has zones.
+    pub fn zoned(&self, dev: DevNo) -> Result<bool, MachineError> {
+        Ok(read_if_there(&self.queue(dev).join("zoned"))?.is_some_and(|text| text != "none"))
+    }
+
+    /// Every block device that its bytes pass through, itself first: slaves of device mapper
+    /// and md, a partition's disk, and the file system's device below a loop device's file.
+    pub fn beneath(&self, dev: DevNo) -> Result<Vec<Beneath>, MachineError> {
+        let mut found: Vec<Beneath> = Vec::new();
+        let mut pending = vec![dev];
+        while let Some(next) = pending.pop() {
+            if found.iter().any(|seen| seen.number == next) {
+                continue;
+            }
+            found.push(Beneath { number: next, uuid: self.dm_uuid(next) });
+            pending.extend(self.parents(next)?);
+        }
+        Ok(found)
+    }
+
+    fn parents(&self, dev: DevNo) -> Result<Vec<DevNo>, MachineError> {
+        let dir = self.block(dev);
+        let mut parents = Vec::new();
+        if dir.join("partition").exists() {
+            parents.extend(number_in(&dir.join("../dev"))?);
+        }
+        if let Ok(slaves) = fs::read_dir(dir.join("slaves")) {
+            for slave in slaves.flatten() {
+                parents.extend(number_in(&slave.path().join("dev"))?);
+            }
+        }
+        if let Ok(file) = fs::read_to_string(dir.join("loop/backing_file")) {
+            parents.extend(self.device_of(Path::new(file.trim_end()))?);
+        }
+        Ok(parents)
+    }
+
+    /// The block device of the file system that a path of the machine's lies on; none for a
+    /// file system without one, such as tmpfs and overlay.
+    pub fn device_of(&self, on_machine: &Path) -> Result<Option<DevNo>, MachineError> {
+        let path = self.path(on_machine);
+        let found = match rustix::fs::stat(&path) {
+            Ok(found) => found,
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(failed("look at", &path)(e.into())),
+        };
+        let dev = number(found.st_dev);
+        if self.exists(dev) { Ok(Some(dev)) } else { self.mount_source(on_machine) }
+    }
+
+    /// btrfs has a made-up `st_dev`: there the mount's source tells. `/proc/1` is the machine's
+    /// first process also where the root is seen through it.
+    fn mount_source(&self, on_machine: &Path) -> Result<Option<DevNo>, MachineError> {
+        let table = read(&self.root.join("proc/1/mountinfo"))?;
+        let mounts = table.lines().filter_map(|line| {
+            let (before, after) = line.split_once(" - ")?;
+            let point = Path::new(before.split(' ').nth(4)?);
+            let source = Path::new(after.split(' ').nth(1)?);
+            on_machine.starts_with(point).then_some((point.components().count(), source))
+        });
+        // The last mount of the deepest point is the one that is seen.
+        let Some((_, source)) = mounts.max_by_key(|(depth, _)| *depth) else { return Ok(None) };
+        if !source.is_absolute() {
+            return Ok(None);
+        }
+        let dev = rustix::fs::stat(self.path(source)).map_or(0, |found| found.st_rdev);
+        Ok(Some(number(dev)).filter(|dev| self.exists(*dev)))
+    }
+
+    fn dm_uuid(&self, dev: DevNo) -> Option<eratrack_model::names::DmUuid> {
+        let text = fs::read_to_string(self.block(dev).join("dm/uuid")).ok()?;
+        text.trim_end().parse().ok()
+    }
+
+    /// A partition has its disk's queue.
+    fn queue(&self, dev: DevNo) -> PathBuf {
+        let own = self.block(dev).join("queue");
+        if own.exists() { own } else { self.block(dev).join("../queue") }
+    }
+}
+
+fn number(dev: u64) -> DevNo {
+    DevNo { major: rustix::fs::major(dev), minor: rustix::fs::minor(dev) }
+}
+
+fn number_in(path: &Path) -> Result<Option<DevNo>, MachineError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed("read", path)(e)),
+    };
+    text.trim().parse().map(Some).map_err(|e| failed("understand", path)(io::Error::other(e)))
+}
+
+fn read(path: &Path) -> Result<String, MachineError> {
+    fs::read_to_string(path).map(|text| text.trim().to_owned()).map_err(failed("read", path))
+}
+
+/// An attribute that not every kernel has.
+fn read_if_there(path: &Path) -> Result<Option<String>, MachineError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(failed("read", path)(e)),
+    }
+}
+
+fn read_number(path: &Path) -> Result<u64, MachineError> {
+    read(path)?.parse().map_err(|e| failed("understand", path)(io::Error::other(e)))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), MachineError> {
+    fs::write(path, text).map_err(failed("write", path))
+}
+
+fn short(path: &Path, text: &str) -> MachineError {
+    failed("understand", path)(io::Error::other(format!("too few figures: {text:?}")))
+}
+
+fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> MachineError + 'a {
+    move |source| MachineError { doing, path: path.to_owned(), source }
+}

@@ -1,0 +1,266 @@
+//! The file store: a directory for each stack, with its metadata file and its record.
+//!
+//! A metadata file is fully allocated, so that dm-era never meets a full file system, and its
+//! first block is zero, so that dm-era formats it.
+
+mod durable;
+mod room;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use eratrack_model::names::StackId;
+use eratrack_model::units::Bytes;
+
+use crate::machine::Machine;
+use crate::record::{Record, VERSION};
+pub use room::{Room, StoreConfig};
+
+const METADATA: &str = "era-metadata";
+const RECORD: &str = "record.json";
+const BOUNDARIES: &str = "boundaries.json";
+/// dm-era's superblock.
+const SUPERBLOCK: usize = 4096;
+
+/// Why the file store cannot take or give a stack's files.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// One volume would need more than its limit.
+    #[error(
+        "the metadata would need {needed}, more than the limit of {limit} a volume; choose a coarser granularity"
+    )]
+    VolumeLimit {
+        /// What dm-era needs at worst.
+        needed: Bytes,
+        /// The limit.
+        limit: Bytes,
+    },
+    /// All volumes together would need more than the machine's limit.
+    #[error(
+        "the metadata would need {needed} beside {used} of other volumes, more than the limit of {limit} on this machine; choose a coarser granularity, or track fewer volumes"
+    )]
+    NodeLimit {
+        /// What dm-era needs at worst.
+        needed: Bytes,
+        /// What other volumes have.
+        used: Bytes,
+        /// The limit.
+        limit: Bytes,
+    },
+    /// The file system is too full.
+    #[error(
+        "the metadata would need {needed} in {}, of which {free} are free and {keep} must stay so; make room, or choose a coarser granularity",
+        dir.display()
+    )]
+    NoSpace {
+        /// What dm-era needs at worst.
+        needed: Bytes,
+        /// What is free.
+        free: Bytes,
+        /// What must stay free.
+        keep: Bytes,
+        /// The store's directory.
+        dir: PathBuf,
+    },
+    /// The record beside the metadata does not read back.
+    #[error("the record {} cannot be understood: {what}; detach the stack to be rid of it", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The file store of one machine.
+#[derive(Clone, Debug)]
+pub struct FileStore {
+    config: StoreConfig,
+    dir: PathBuf,
+}
+
+impl FileStore {
+    /// The store in `config.dir` of this machine; the directory is made when first needed.
+    pub fn new(machine: &Machine, config: StoreConfig) -> Self {
+        Self { dir: machine.path(&config.dir), config }
+    }
+
+    /// The stack's metadata file, as seen from here.
+    pub fn metadata(&self, stack: &StackId) -> PathBuf {
+        self.stack_dir(stack).join(METADATA)
+    }
+
+    /// The stack's metadata file, as the machine sees it.
+    pub fn metadata_on_machine(&self, stack: &StackId) -> PathBuf {
+        self.config.dir.join(stack.as_str()).join(METADATA)
+    }
+
+    /// Makes the store's directory.
+    pub fn make_dir(&self) -> Result<&Path, StoreError> {
+        fs::create_dir_all(&self.dir).map_err(io_error("make", &self.dir))?;
+        Ok(&self.dir)
+    }
+
+    /// Fails if a new metadata file of that size has no room.
+    pub fn check_room(&self, needed: Bytes) -> Result<(), StoreError> {
+        let dir = self.make_dir()?;
+        Room::look(dir, self.used()?)?.check(&self.config, needed)
+    }
+
+    /// Makes a new metadata file of that size, allocated to its last byte, its superblock zero.
+    /// One that is there is made anew: nobody may be using it.
+    pub fn create_metadata(&self, stack: &StackId, size: Bytes) -> Result<PathBuf, StoreError> {
+        let dir = self.stack_dir(stack);
+        fs::create_dir_all(&dir).map_err(io_error("make", &dir))?;
+        let path = self.metadata(stack);
+        remove_file(&path)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io_error("make", &path))?;
+        allocate(&file, size).map_err(io_error("allocate", &path))?;
+        durable::sync_dir(&dir)?;
+        Ok(path)
+    }
+
+    /// Writes the record so that it survives a power cut from here on.
+    pub fn write_record(&self, record: &Record) -> Result<(), StoreError> {
+        let dir = self.stack_dir(&record.stack);
+        fs::create_dir_all(&dir).map_err(io_error("make", &dir))?;
+        durable::sync_dir(&self.dir)?;
+        self.write_json(&record.stack, RECORD, record)
+    }
+
+    /// The stack's record; none if there is none.
+    pub fn read_record(&self, stack: &StackId) -> Result<Option<Record>, StoreError> {
+        let path = self.stack_dir(stack).join(RECORD);
+        let Some(text) = read_if_there(&path)? else { return Ok(None) };
+        let wrong = |what: String| StoreError::Record { path: path.clone(), what };
+        let record: Record = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+        if record.version != VERSION {
+            return Err(wrong(format!("version {}, expected {VERSION}", record.version)));
+        }
+        if record.stack != *stack {
+            return Err(wrong(format!("it is of the stack {}", record.stack)));
+        }
+        Ok(Some(record))
+    }
+
+    /// The marks of the stack's boundaries, which [`crate::host`] keeps.
+    pub(crate) fn read_boundaries(&self, stack: &StackId) -> Result<Option<String>, StoreError> {
+        read_if_there(&self.stack_dir(stack).join(BOUNDARIES))
+    }
+
+    pub(crate) fn write_boundaries<T: serde::Serialize>(
+        &self,
+        stack: &StackId,
+        boundaries: &T,
+    ) -> Result<(), StoreError> {
+        self.write_json(stack, BOUNDARIES, boundaries)
+    }
+
+    /// Every stack that has a directory here.
+    pub fn stacks(&self) -> Result<Vec<StackId>, StoreError> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(io_error("list", &self.dir)(e)),
+        };
+        let mut stacks = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(io_error("list", &self.dir))?;
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if let (true, Some(Ok(stack))) =
+                (is_dir, entry.file_name().to_str().map(str::parse::<StackId>))
+            {
+                stacks.push(stack);
+            }
+        }
+        stacks.sort();
+        Ok(stacks)
+    }
+
+    /// Removes all of a stack's files, the record last: while anything is left, so is the
+    /// record that tells of it.
+    pub fn remove(&self, stack: &StackId) -> Result<(), StoreError> {
+        let dir = self.stack_dir(stack);
+        for file in [METADATA, BOUNDARIES] {
+            remove_file(&dir.join(file))?;
+        }
+        remove_file(&dir.join(RECORD))?;
+        match fs::remove_dir_all(&dir) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &dir)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn used(&self) -> Result<Bytes, StoreError> {
+        let mut used = 0;
+        for stack in self.stacks()? {
+            used += fs::metadata(self.metadata(&stack)).map_or(0, |found| found.len());
+        }
+        Ok(Bytes(used))
+    }
+
+    fn stack_dir(&self, stack: &StackId) -> PathBuf {
+        self.dir.join(stack.as_str())
+    }
+
+    fn write_json<T: serde::Serialize>(
+        &self,
+        stack: &StackId,
+        name: &str,
+        value: &T,
+    ) -> Result<(), StoreError> {
+        let path = self.stack_dir(stack).join(name);
+        let text = serde_json::to_vec_pretty(value)
+            .map_err(|e| io_error("write", &path)(io::Error::other(e)))?;
+        durable::replace(&path, &text)
+    }
+}
+
+fn allocate(file: &File, size: Bytes) -> io::Result<()> {
+    rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size.0)?;
+    // Allocated extents read as zero; the superblock is written all the same, so that it does
+    // not depend on how a file system keeps that promise.
+    let mut writer = file;
+    writer.write_all(&[0; SUPERBLOCK])?;
+    file.sync_all()
+}
+
+fn remove_file(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>, StoreError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(io_error("read", path)(e)),
+    }
+}
+
+fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StoreError + 'a {
+    move |source| StoreError::Io { doing, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests;
