@@ -86,12 +86,22 @@ enum Command {
     /// Serve a root shell to the harness: what runs in a node's guest
     #[command(hide = true)]
     NodeShell,
+    /// Write to a device without pause and measure how long a command holds that up: what `bench` runs in a guest
+    #[command(hide = true)]
+    BenchWatch {
+        /// The device
+        device: std::path::PathBuf,
+        /// How often the command runs
+        rounds: u32,
+        /// The command, for the shell
+        command: String,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Inside a guest the journals of the machine's runs are in sight, and none of its business.
-    if !matches!(arguments.command, Command::NodeShell)
+    if !matches!(arguments.command, Command::NodeShell | Command::BenchWatch { .. })
         && let Err(error) = cleanup::install()
     {
         eprintln!("error: cannot handle signals: {error}");
@@ -116,6 +126,9 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Guest { memory, deadline, command } => guest::command(memory, deadline, &command),
         Command::Generate { check } => generate::run(check).map(|()| ExitCode::SUCCESS),
         Command::Bench { filter } => bench::run(filter.as_deref()).map(|()| ExitCode::SUCCESS),
+        Command::BenchWatch { device, rounds, command } => {
+            bench::watch(&device, rounds, &command).map(|()| ExitCode::SUCCESS)
+        }
         Command::NodeShell => cluster::serve_node_shell().map(|()| ExitCode::SUCCESS),
     }
 }

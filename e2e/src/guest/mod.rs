@@ -16,7 +16,7 @@ use std::{
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
-pub(crate) use init::Program;
+pub(crate) use init::{Program, quote};
 
 use crate::{
     cleanup::{self, Leftover, Ticket},
