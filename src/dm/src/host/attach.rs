@@ -78,7 +78,7 @@ impl Host {
         let metadata = self.metadata_device(&record.stack)?;
         let desired = self.desired(&record, metadata, Contents::Kept)?;
         let plan = plan::plan(&observed, &desired)?;
-        self.execute(&record.stack, &plan)?;
+        self.execute(&observed, &plan)?;
         if record.phase != Phase::Attached {
             record.phase = Phase::Attached;
             self.about_to("write the record: attached");
@@ -127,7 +127,7 @@ impl Host {
         let metadata = self.loops.attach(&file)?;
         let desired = self.desired(&record, metadata, Contents::Fresh)?;
         let plan = plan::plan(observed, &desired)?;
-        self.execute(&record.stack, &plan)?;
+        self.execute(observed, &plan)?;
         let attached = Record { phase: Phase::Attached, ..record };
         self.about_to("write the record: attached");
         self.store.write_record(&attached)?;

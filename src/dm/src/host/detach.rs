@@ -40,7 +40,7 @@ impl Host {
             return Err(HostError::Unexpected { stack: stack.clone(), what });
         }
         self.say_detaching(record)?;
-        self.execute(stack, &plan)?;
+        self.execute(&observed, &plan)?;
         self.remove_files(stack, &observed)?;
         Ok(if restores { Detached::Restored } else { Detached::RemainsRemoved })
     }

@@ -1,4 +1,5 @@
 use era_metadata::sizing::SizingError;
+use eratrack_model::check::Violation;
 use eratrack_model::names::StackId;
 use eratrack_model::refusal::Refusal;
 use eratrack_model::units::DevNo;
@@ -22,6 +23,15 @@ pub enum HostError {
     /// No metadata can be large enough; nothing was changed.
     #[error(transparent)]
     Sizing(#[from] SizingError),
+    /// The plan broke a rule and was not begun: a mistake of this program's.
+    #[error("the plan for stack {stack} is wrong and was not begun: {violation}")]
+    Plan {
+        /// The stack.
+        stack: StackId,
+        /// The rule.
+        #[source]
+        violation: Violation,
+    },
     /// A step of the plan did not go as planned.
     #[error("{}", with_cause(.0))]
     Step(#[from] StepError),
@@ -93,9 +103,11 @@ impl HostError {
             Self::NotIntact { .. } => "TableReloaded",
             Self::EraFailed { .. } => "MetadataError",
             Self::Metadata { .. } => "MetadataLost",
-            Self::DeviceMapper(_) | Self::Loop(_) | Self::Machine(_) | Self::Unexpected { .. } => {
-                "OperationFailed"
-            }
+            Self::Plan { .. }
+            | Self::DeviceMapper(_)
+            | Self::Loop(_)
+            | Self::Machine(_)
+            | Self::Unexpected { .. } => "OperationFailed",
         }
     }
 

@@ -60,7 +60,7 @@ impl Host {
         let discards = self.machine.discard_count(record.x)?;
         let observed = self.observe(&record.stack, Some(record.x))?;
         let plan = plan::plan_boundary(&observed)?;
-        let outcome = self.execute(&record.stack, &plan).map_err(|e| self.era_failed(record, e))?;
+        let outcome = self.execute(&observed, &plan).map_err(|e| self.era_failed(record, e))?;
         self.require_intact(record)?;
         let era = outcome.era.ok_or_else(|| HostError::Unexpected {
             stack: record.stack.clone(),
@@ -72,8 +72,8 @@ impl Host {
         Ok(Boundary { era, time, drained_in })
     }
 
-    fn era_failed(&self, record: &Record, error: crate::executor::StepError) -> HostError {
+    fn era_failed(&self, record: &Record, error: HostError) -> HostError {
         let failed = matches!(self.status(record), Ok(EraStatus::Error));
-        if failed { HostError::EraFailed { stack: record.stack.clone() } } else { error.into() }
+        if failed { HostError::EraFailed { stack: record.stack.clone() } } else { error }
     }
 }

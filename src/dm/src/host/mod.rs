@@ -19,10 +19,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eratrack_model::names::StackId;
+use eratrack_model::check;
 use eratrack_model::plan::{Plan, Step};
+use eratrack_model::stack::Observed;
 
-use crate::executor::{Executor, Outcome, StepError};
+use crate::executor::{Executor, Outcome};
 use crate::linux::{Loops, Nodes};
 use crate::machine::Machine;
 use crate::port::DeviceMapper;
@@ -89,9 +90,13 @@ impl Host {
         (self.observer)(Moment::Machine(what));
     }
 
-    fn execute(&self, stack: &StackId, plan: &Plan) -> Result<Outcome, StepError> {
+    /// Has the plan judged by who did not make it, then runs it.
+    fn execute(&self, observed: &Observed, plan: &Plan) -> Result<Outcome, HostError> {
+        let stack = &observed.stack;
+        check::check(plan, observed)
+            .map_err(|violation| HostError::Plan { stack: stack.clone(), violation })?;
         let observer = |_, step: &Step| (self.observer)(Moment::Step(step));
         let executor = Executor { dm: &*self.dm, surroundings: self, stack, observer: &observer };
-        executor.run(plan)
+        Ok(executor.run(plan)?)
     }
 }

@@ -149,7 +149,8 @@ impl Loops {
     }
 
     fn configure(&self, dev: DevNo, file: &File) -> io::Result<()> {
-        let device = self.nodes.open_for_ioctl(dev)?;
+        // Opened for reading alone, the loop device would be read-only.
+        let device = self.nodes.open_for_writing(dev)?;
         let fd = u32::try_from(file.as_raw_fd()).map_err(io::Error::other)?;
         let info = LoopInfo { flags: LO_FLAGS_DIRECT_IO, ..NO_INFO };
         let config = LoopConfig { fd, block_size: 4096, info, reserved: [0; 8] };

@@ -1,0 +1,62 @@
+//! What the kernel tests of this crate share.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eratrack_dm::linux::Kernel;
+use eratrack_dm::store::StoreConfig;
+use eratrack_dm::{AttachRequest, Changes, Host, HostConfig};
+use eratrack_model::units::{DevNo, Granularity};
+use kit::Volume;
+
+/// A host whose metadata files go into this directory of the guest.
+pub(crate) fn host(dir: &Path) -> Host {
+    let store = StoreConfig { per_node_percent: 100, ..StoreConfig::new(dir.join("eratrack")) };
+    Host::new(HostConfig {
+        root: "/".into(),
+        dm: Arc::new(Kernel::open().expect("device mapper is there")),
+        store,
+        nodes: "/dev".into(),
+        lock_deadline: Duration::from_secs(10),
+    })
+}
+
+pub(crate) fn number(volume: &Volume) -> DevNo {
+    let (major, minor) = volume.number();
+    DevNo { major, minor }
+}
+
+pub(crate) fn request(volume: &Volume, stack: &str, granularity: &str) -> AttachRequest {
+    AttachRequest {
+        stack: stack.parse().expect("a valid stack name"),
+        x: number(volume),
+        granularity: granularity.parse().expect("a valid granularity"),
+        discards: None,
+    }
+}
+
+pub(crate) fn block_size(granularity: Granularity) -> usize {
+    usize::try_from(granularity.bytes().0).expect("fits")
+}
+
+pub(crate) fn listed(changes: &Changes) -> BTreeSet<u64> {
+    changes.runs.iter().flat_map(|run| run.first..=run.last).collect()
+}
+
+/// Every device's name and state; none may be suspended.
+pub(crate) fn assert_none_suspended() {
+    let states = kit::run("dmsetup info -c --noheadings -o name,suspended");
+    let suspended: Vec<_> = states.lines().filter(|line| line.contains("Suspended")).collect();
+    assert!(suspended.is_empty(), "suspended: {suspended:?}");
+}
+
+/// Nothing of ours is on the machine: no device, no file.
+pub(crate) fn assert_nothing_of_ours(dir: &Path) {
+    let uuids = kit::run("dmsetup info -c --noheadings -o uuid");
+    assert!(!uuids.contains("ERATRACK"), "{uuids}");
+    let left = std::fs::read_dir(dir.join("eratrack")).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "files are left in the store");
+}
