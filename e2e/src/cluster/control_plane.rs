@@ -6,7 +6,7 @@ use super::{
     network::{CONTROL_PLANE, Namespace, SERVICES},
     pki::Pki,
 };
-use crate::{failure::Outcome, process::Background, wait};
+use crate::{failure::Outcome, process::Background, setup::Tools, wait};
 
 /// The running control plane; it ends when this is dropped, in the order of the fields.
 #[derive(Debug)]
@@ -24,15 +24,15 @@ impl ControlPlane {
     /// Starts all four; the API server is ready when this returns.
     pub(super) fn start(
         network: &Namespace,
-        kube: &Path,
+        tools: &Tools,
         pki: &Pki,
         directory: &Path,
         logs: &Path,
     ) -> Outcome<Self> {
         let etcd = etcd(network, directory, logs)?;
         let start = |component: &str, arguments: Vec<String>| {
-            let mut command = network.command(kube);
-            command.arg(component).args(arguments);
+            let mut command = network.command(tools.component(component));
+            command.args(arguments);
             Background::start(&mut command, &logs.join(format!("{component}.log")))
         };
         let api_server = start("kube-apiserver", api_server(pki))?;

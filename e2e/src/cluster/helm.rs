@@ -15,6 +15,7 @@ use crate::{failure::Outcome, paths};
 #[derive(Clone, Debug)]
 pub(crate) struct Helm {
     network: Namespace,
+    program: PathBuf,
     kubeconfig: PathBuf,
     /// Its caches and settings are here, and nothing in the user's home.
     home: PathBuf,
@@ -24,13 +25,23 @@ pub(crate) struct Helm {
 const DEADLINE: Duration = Duration::from_secs(400);
 
 impl Helm {
-    pub(super) fn new(network: Namespace, kubeconfig: &Path, home: &Path) -> Self {
-        Self { network, kubeconfig: kubeconfig.to_owned(), home: home.to_owned() }
+    pub(super) fn new(
+        network: Namespace,
+        program: PathBuf,
+        kubeconfig: &Path,
+        home: &Path,
+    ) -> Self {
+        Self { network, program, kubeconfig: kubeconfig.to_owned(), home: home.to_owned() }
+    }
+
+    /// The program.
+    pub(super) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Runs helm with these arguments in the workspace's directory, whatever its end.
     pub(crate) fn helm(&self, arguments: &[&str]) -> Outcome<Output> {
-        let mut command = self.network.command(paths::cache().join("bin/helm"));
+        let mut command = self.network.command(&self.program);
         command.args(arguments).env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.home);
         command.current_dir(paths::workspace());
         capture(format!("helm {}", arguments.join(" ")), &mut command, None, DEADLINE)

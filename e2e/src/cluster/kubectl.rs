@@ -8,14 +8,13 @@ use super::{
     capture::{Output, capture},
     network::Namespace,
 };
-use crate::{failure::Outcome, wait};
+use crate::{failure::Outcome, paths, wait};
 
 /// A kubectl that talks to one cluster, as one user.
 #[derive(Clone, Debug)]
 pub(crate) struct Kubectl {
     pub(super) network: Namespace,
-    /// The multi-call binary that is kubectl among others.
-    pub(super) kube: PathBuf,
+    pub(super) program: PathBuf,
     pub(super) kubeconfig: PathBuf,
     /// Discovery is cached here, and nothing in the user's home.
     pub(super) home: PathBuf,
@@ -115,8 +114,10 @@ impl Kubectl {
         arguments: &[&str],
         stdin: Option<&str>,
     ) -> Outcome<Output> {
-        let mut command: Command = self.network.command(&self.kube);
-        command.arg("kubectl").arg("--kubeconfig").arg(&self.kubeconfig);
+        let mut command: Command = self.network.command(&self.program);
+        // The samples of the workspace are named as a reader of the README would name them.
+        command.current_dir(paths::workspace());
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
         command.arg("--cache-dir").arg(self.home.join("cache")).env("HOME", &self.home);
         if let Some(namespace) = &self.namespace {
             command.arg("--namespace").arg(namespace);

@@ -3,6 +3,7 @@
 //! network → certificates → control plane → node → ready. Each part ends when it is dropped, and by the journal of
 //! `cleanup` whatever happens.
 
+mod application;
 mod capture;
 mod control_plane;
 mod helm;
@@ -12,70 +13,71 @@ mod network;
 mod node;
 mod pki;
 mod product;
+mod replica;
 mod shell;
+mod storage;
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 #[allow(unused_imports, reason = "what scenarios are written with")]
 pub(crate) use self::{
+    application::{Application, Incarnation},
     capture::Output,
     helm::Helm,
     kubectl::{Kubectl, condition},
     node::{LVM_DISK, Node},
-    product::{NAMESPACE, Product},
+    product::{NAMESPACE, Product, install_arguments},
+    replica::{Blocks, Range, Replica},
     shell::serve as serve_node_shell,
+    storage::{Volume, create_group, ensure_group},
 };
 use self::{control_plane::ControlPlane, network::Network, pki::Pki};
 use crate::{
     cleanup::{self, Leftover, Ticket},
     failure::Outcome,
     paths, progress,
+    setup::{self, Tools},
 };
 
-/// A cluster of one node. It ends when this is dropped, in the order of the fields.
+/// A control plane without nodes: enough for whatever is a matter of the API server alone. It ends when this is dropped,
+/// in the order of the fields.
 #[derive(Debug)]
-pub(crate) struct Cluster {
-    node: Node,
-    _control_plane: ControlPlane,
+pub(crate) struct Control {
+    _plane: ControlPlane,
     network: Network,
+    pki: Pki,
     kubectl: Kubectl,
+    helm: Helm,
     run: PathBuf,
     _directory: Ticket,
 }
 
-impl Cluster {
-    /// Starts everything and waits until the node is ready.
-    pub(crate) fn start() -> Outcome<Self> {
-        let run = paths::cache().join("clusters").join(std::process::id().to_string());
+impl Control {
+    /// Starts etcd, the API server, the controller manager and the scheduler in a network of their own.
+    pub(crate) fn start(tools: &Tools) -> Outcome<Self> {
+        let network = Network::create()?;
+        let run = paths::cache().join("clusters").join(network.namespace().name());
         fs::create_dir_all(&run)?;
         let directory = cleanup::defer(Leftover::Directory(run.clone()));
         let logs = paths::logs();
         fs::create_dir_all(&logs)?;
-        let images = run.join("images");
-        images::write_pause(&images)?;
-        let (network, pki, kubectl, control_plane) =
-            progress::step("starting etcd, API server, controller manager, scheduler", || {
-                start_control_plane(&run, &logs)
-            })?;
-        let node =
-            progress::step("booting node1: a kernel with dm-era, containerd, kubelet", || {
-                let node = Node::start(&network, &pki, &kubectl.kube, &run, &images)?;
-                until_ready(&kubectl).map_err(|error| format!("{error}\n{}", node.logs(15)))?;
-                Outcome::Ok(node)
-            })?;
-        Ok(Self {
-            node,
-            _control_plane: control_plane,
-            network,
-            kubectl,
-            run,
-            _directory: directory,
-        })
+        let pki = Pki::create(run.join("pki"))?;
+        let kubectl = Kubectl {
+            network: network.namespace().clone(),
+            program: tools.component("kubectl"),
+            kubeconfig: pki.file("admin.kubeconfig"),
+            home: run.clone(),
+            namespace: None,
+            identity: Vec::new(),
+        };
+        let helm = Helm::new(network.namespace().clone(), tools.helm(), &kubectl.kubeconfig, &run);
+        let plane = ControlPlane::start(network.namespace(), tools, &pki, &run, &logs)?;
+        Ok(Self { _plane: plane, network, pki, kubectl, helm, run, _directory: directory })
     }
 
     /// kubectl as the cluster's administrator.
@@ -84,8 +86,46 @@ impl Cluster {
     }
 
     /// helm as the cluster's administrator.
-    pub(crate) fn helm(&self) -> Helm {
-        Helm::new(self.network.namespace().clone(), &self.kubectl.kubeconfig, &self.run)
+    pub(crate) fn helm(&self) -> &Helm {
+        &self.helm
+    }
+}
+
+/// A cluster of one node. It ends when this is dropped, in the order of the fields.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    node: Node,
+    control: Control,
+}
+
+impl Cluster {
+    /// Starts everything and waits until the node is ready.
+    pub(crate) fn start(tools: &Tools) -> Outcome<Self> {
+        let control =
+            progress::step("starting etcd, API server, controller manager, scheduler", || {
+                Control::start(tools)
+            })?;
+        let what = "booting node1: a kernel with dm-era, containerd, kubelet";
+        let node = progress::step(what, || {
+            let images = control.run.join("images");
+            images::write_pause(&images)?;
+            let kubelet = tools.component("kubelet");
+            let (network, pki, run) = (&control.network, &control.pki, &control.run);
+            let node = Node::start(network, pki, &kubelet, run, &images)?;
+            until_ready(&control.kubectl).map_err(|error| format!("{error}\n{}", node.logs(15)))?;
+            Outcome::Ok(node)
+        })?;
+        Ok(Self { node, control })
+    }
+
+    /// kubectl as the cluster's administrator.
+    pub(crate) fn kubectl(&self) -> &Kubectl {
+        self.control.kubectl()
+    }
+
+    /// helm as the cluster's administrator.
+    pub(crate) fn helm(&self) -> &Helm {
+        self.control.helm()
     }
 
     /// The node.
@@ -93,23 +133,20 @@ impl Cluster {
         &self.node
     }
 
-    /// A directory of this run, gone at its end.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.run
-    }
-
     /// How a user can reach the cluster from a shell of this machine.
     pub(crate) fn how_to_use(&self) -> String {
-        let (name, kube) = (self.network.namespace().name(), self.kubectl.kube.display());
+        let Control { kubectl, helm, network, .. } = &self.control;
+        let kubeconfig = kubectl.kubeconfig.display();
+        let inside = format!("ip netns exec {}", network.namespace().name());
+        let (kubectl, helm) = (kubectl.program.display(), helm.program().display());
         format!(
-            "export KUBECONFIG={}\nalias kubectl='ip netns exec {name} {kube} kubectl'\nkubectl get evol -A\n",
-            self.kubectl.kubeconfig.display()
+            "export KUBECONFIG={kubeconfig}\nalias kubectl='{inside} {kubectl}'\nalias helm='{inside} {helm}'\nkubectl get eratrack -A"
         )
     }
 
     /// What the node and the pods have said lately, for the report of a failure; also kept among the logs.
     pub(crate) fn diagnosis(&self) -> String {
-        let kubectl = |arguments: &[&str]| match self.kubectl.kubectl(arguments, None) {
+        let kubectl = |arguments: &[&str]| match self.kubectl().kubectl(arguments, None) {
             Ok(output) => format!("--- {}\n{}{}", output.command, output.stdout, output.stderr),
             Err(error) => format!("--- {error}\n"),
         };
@@ -150,22 +187,6 @@ impl Cluster {
     }
 }
 
-fn start_control_plane(run: &Path, logs: &Path) -> Outcome<(Network, Pki, Kubectl, ControlPlane)> {
-    let network = Network::create()?;
-    let pki = Pki::create(run.join("pki"))?;
-    let kube = paths::cache().join("bin/kube");
-    let kubectl = Kubectl {
-        network: network.namespace().clone(),
-        kube: kube.clone(),
-        kubeconfig: pki.file("admin.kubeconfig"),
-        home: run.to_owned(),
-        namespace: None,
-        identity: Vec::new(),
-    };
-    let control_plane = ControlPlane::start(network.namespace(), &kube, &pki, run, logs)?;
-    Ok((network, pki, kubectl, control_plane))
-}
-
 fn until_ready(kubectl: &Kubectl) -> Outcome {
     let node = format!("node/{}", node::NAME);
     kubectl.until_condition(&node, "Ready", "True", Duration::from_secs(120))?;
@@ -173,15 +194,27 @@ fn until_ready(kubectl: &Kubectl) -> Outcome {
     kubectl.until("serviceaccount/default", "to exist", Duration::from_secs(30), |_| Ok(()))
 }
 
-/// The cluster that the scenarios of one run share, with eratrack installed; started by the first that asks.
-pub(crate) fn shared() -> Outcome<&'static Cluster> {
-    static SHARED: Mutex<Option<&'static Cluster>> = Mutex::new(None);
+/// What the scenarios of one run share: one cluster with eratrack installed.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The cluster.
+    pub(crate) cluster: Cluster,
+    /// What was installed.
+    pub(crate) product: Product,
+}
+
+/// The shared cluster; started by the first that asks.
+pub(crate) fn shared() -> Outcome<&'static Shared> {
+    static SHARED: Mutex<Option<&'static Shared>> = Mutex::new(None);
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(cluster) = *shared {
-        return Ok(cluster);
+    if let Some(shared) = *shared {
+        return Ok(shared);
     }
+    let product = Product::build()?;
+    let cluster = Cluster::start(&setup::tools()?)?;
+    product.import(&cluster)?;
     // Leaked, so that every scenario can borrow it: the registry of `cleanup` ends it with the run.
-    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start()?));
-    *shared = Some(cluster);
-    Ok(cluster)
+    let started: &'static Shared = Box::leak(Box::new(Shared { cluster, product }));
+    *shared = Some(started);
+    Ok(started)
 }

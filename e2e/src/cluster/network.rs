@@ -1,7 +1,12 @@
 //! The network of one run: a namespace of its own, with a bridge for the nodes and addresses from the ranges that are
 //! reserved for documentation and for benchmarks, so that nothing of the machine can be meant or reached.
 
-use std::{ffi::OsStr, path::PathBuf, process::Command};
+use std::{
+    ffi::OsStr,
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use crate::{
     cleanup::{self, Leftover, Ticket},
@@ -90,7 +95,9 @@ pub(crate) struct Network {
 impl Network {
     /// Makes the namespace, named after this process so that runs do not meet, and the bridge in it.
     pub(crate) fn create() -> Outcome<Self> {
-        let namespace = Namespace { name: format!("eratrack-{}", std::process::id()) };
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let namespace = Namespace { name: format!("eratrack-{}-{number}", std::process::id()) };
         process::run(Command::new("ip").args(["netns", "add", &namespace.name]))?;
         let ticket = cleanup::defer(Leftover::Netns(namespace.name.clone()));
         namespace.ip(&["link", "set", "lo", "up"])?;

@@ -44,7 +44,7 @@ impl Node {
     pub(super) fn start(
         network: &Network,
         pki: &Pki,
-        kube: &Path,
+        kubelet: &Path,
         run: &Path,
         images: &Path,
     ) -> Outcome<Self> {
@@ -60,7 +60,7 @@ impl Node {
             ("PAUSE", images::PAUSE.to_owned()),
             ("IMAGES", images.display().to_string()),
             ("PKI", pki.file("").display().to_string().trim_end_matches('/').to_owned()),
-            ("KUBE", kube.display().to_string()),
+            ("KUBELET", kubelet.display().to_string()),
             ("HARNESS", env::current_exe()?.display().to_string()),
         ];
         let settings: String =

@@ -64,7 +64,7 @@ failSwapOn: false
 evictionHard: {imagefs.available: "0%", nodefs.available: "0%", nodefs.inodesFree: "0%"}
 localStorageCapacityIsolation: false
 END
-"$KUBE" kubelet --config /run/kubelet.yaml --kubeconfig "$PKI/$NODE.kubeconfig" \
+"$KUBELET" --config /run/kubelet.yaml --kubeconfig "$PKI/$NODE.kubeconfig" \
     --hostname-override "$NODE" --node-ip "$ADDRESS" >/share/kubelet.log 2>&1 &
 # The first process must not end while the others run.
 wait

@@ -1,13 +1,36 @@
-//! The demo, narrated.
+//! The demo: the main job of eratrack on a real cluster, narrated. The same steps are the first test of the cluster tier.
 
-use crate::{cleanup, cluster::Cluster, failure::Outcome};
+mod main_job;
+mod snapshot;
+mod story;
+
+pub(crate) use main_job::MainJob;
+pub(crate) use snapshot::Snapshot;
+pub(crate) use story::Story;
+
+use crate::{
+    cleanup,
+    cluster::{Cluster, Product},
+    failure::Outcome,
+    progress, setup,
+};
 
 /// Runs the demo; with `keep` the cluster stays up.
 pub(crate) fn run(keep: bool) -> Outcome {
-    let cluster = Cluster::start()?;
-    println!("{}", cluster.how_to_use());
+    setup::packages()?;
+    let tools = setup::tools()?;
+    let product = Product::build()?;
+    let cluster = Cluster::start(&tools)?;
+    progress::step("importing the images on the node", || product.import(&cluster))?;
+    let mut story = Story::on_terminal();
+    let told = MainJob::new(&cluster, &product).run(&mut story);
+    if told.is_err() {
+        eprintln!("{}", cluster.diagnosis());
+    }
     if keep {
         cleanup::keep();
+        println!("\nThe cluster stays up; `cargo e2e down` ends it. To use it:\n");
+        println!("{}", cluster.how_to_use());
     }
-    Ok(())
+    told
 }

@@ -1,4 +1,6 @@
-//! The scenarios of the cluster tier.
+//! The scenarios of the cluster tier: each in a namespace of its own, on a cluster that they share.
+
+mod main_job;
 
 use crate::failure::Outcome;
 
@@ -12,5 +14,5 @@ pub(crate) struct Scenario {
 
 /// Every scenario, in the order in which they run.
 pub(crate) fn all() -> Vec<Scenario> {
-    Vec::new()
+    vec![Scenario { name: "cluster_main_job", run: main_job::run }]
 }

@@ -1,0 +1,152 @@
+//! The application: a pod that writes records to a volume (`e2e/recorder`), and asking it.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Kubectl, images::RECORDER};
+use crate::failure::Outcome;
+
+/// The pod that writes.
+#[derive(Clone, Debug)]
+pub(crate) struct Application {
+    kubectl: Kubectl,
+    /// The pod.
+    pub(crate) name: String,
+}
+
+/// What the application says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Status {
+    /// How many records it has made durable and acknowledged.
+    pub(crate) acknowledged: u64,
+    /// The longest time between two acknowledged records, in milliseconds, since it was last asked to forget.
+    pub(crate) longest_gap_ms: u64,
+    /// Whether it pauses.
+    pub(crate) quiesced: bool,
+}
+
+/// By what a pod that was restarted is told from one that was not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Incarnation {
+    pod: String,
+    container: String,
+    restarts: u64,
+}
+
+impl Application {
+    /// The manifest of the pod.
+    pub(crate) fn manifest(name: &str, claim: &str) -> String {
+        format!(
+            "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  automountServiceAccountToken: false
+  containers:
+  - name: recorder
+    image: {RECORDER}
+    imagePullPolicy: Never
+    args: [write, /data]
+    volumeMounts: [{{name: data, mountPath: /data}}]
+  volumes: [{{name: data, persistentVolumeClaim: {{claimName: {claim}}}}}]
+"
+        )
+    }
+
+    /// The application of that name in the namespace of `kubectl`.
+    pub(crate) fn new(kubectl: &Kubectl, name: &str) -> Self {
+        Self { kubectl: kubectl.clone(), name: name.to_owned() }
+    }
+
+    /// Waits until it has acknowledged its first records.
+    pub(crate) fn until_writing(&self) -> Outcome {
+        let pod = format!("pod/{}", self.name);
+        self.kubectl.until_condition(&pod, "Ready", "True", Duration::from_secs(90))?;
+        self.until_acknowledged(5)
+    }
+
+    /// Waits until it has acknowledged this many more records than now.
+    pub(crate) fn until_more(&self, records: u64) -> Outcome {
+        self.until_acknowledged(self.status()?.acknowledged + records)
+    }
+
+    fn until_acknowledged(&self, records: u64) -> Outcome {
+        let what = format!("the application to acknowledge record {records}");
+        crate::wait::until_ok(&what, Duration::from_secs(60), || {
+            let status = self.status().map_err(|error| error.to_string())?;
+            (status.acknowledged >= records).then_some(()).ok_or(format!("{status:?}"))
+        })?;
+        Ok(())
+    }
+
+    /// How far it is.
+    pub(crate) fn status(&self) -> Outcome<Status> {
+        self.ask(&["status"])
+    }
+
+    /// How far it is; the longest gap is counted anew from here.
+    pub(crate) fn lap(&self) -> Outcome<Status> {
+        self.ask(&["lap"])
+    }
+
+    /// Lets it finish its record and pause.
+    pub(crate) fn quiesce(&self) -> Outcome<Status> {
+        self.ask(&["quiesce"])
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) -> Outcome<Status> {
+        self.ask(&["continue"])
+    }
+
+    /// Has it write noise of `seed` at `offset` of the file `known`, through the filesystem, durably.
+    pub(crate) fn pattern(&self, offset: u64, length: u64, seed: u64) -> Outcome<Status> {
+        self.ask(&["pattern", "known", &offset.to_string(), &length.to_string(), &seed.to_string()])
+    }
+
+    /// Has it read every acknowledged record back; how many there were.
+    pub(crate) fn verify(&self) -> Outcome<u64> {
+        let answer: Value = self.ask(&["verify"])?;
+        answer["verified"].as_u64().ok_or_else(|| format!("not an answer: {answer}").into())
+    }
+
+    /// The arguments of kubectl that ask it.
+    pub(crate) fn asking<'a>(&'a self, words: &[&'a str]) -> Vec<&'a str> {
+        [&["exec", &self.name, "--", "/recorder", "tell"], words].concat()
+    }
+
+    /// Which incarnation of the pod is running.
+    pub(crate) fn incarnation(&self) -> Outcome<Incarnation> {
+        let pod = self.kubectl.json(&["get", "pod", &self.name])?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let container = &pod["status"]["containerStatuses"][0];
+        let incarnation = Incarnation {
+            pod: text(&pod["metadata"]["uid"]),
+            container: text(&container["containerID"]),
+            restarts: container["restartCount"].as_u64().unwrap_or_default(),
+        };
+        if container["state"]["running"].is_null() || incarnation.container.is_empty() {
+            return Err(format!("the application does not run: {}", container["state"]).into());
+        }
+        Ok(incarnation)
+    }
+
+    /// The number of the last record that its log acknowledges: what an outsider relies upon.
+    pub(crate) fn acknowledged_in_log(&self) -> Outcome<u64> {
+        let log = self.kubectl.run(&["logs", &self.name, "--tail=1"])?;
+        let number =
+            log.trim().strip_prefix("acknowledged ").and_then(|rest| rest.split(' ').next());
+        number
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| format!("the application's log ends with {log:?}").into())
+    }
+
+    fn ask<T: serde::de::DeserializeOwned>(&self, words: &[&str]) -> Outcome<T> {
+        let answer = self.kubectl.run(&self.asking(words))?;
+        Ok(serde_json::from_str(&answer)?)
+    }
+}
