@@ -69,7 +69,7 @@ pub(crate) fn watch(device: &Path, rounds: u32, command: &str) -> Outcome {
 
 fn measure(rounds: u32, command: &str, finished: &Mutex<Vec<Instant>>) -> Outcome {
     for _ in 0..rounds {
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(20));
         let start = Instant::now();
         let status = Command::new("sh").args(["-ec", command]).status()?;
         if !status.success() {
@@ -77,7 +77,7 @@ fn measure(rounds: u32, command: &str, finished: &Mutex<Vec<Instant>>) -> Outcom
         }
         let end = Instant::now();
         // Long enough for the write that was held up to have finished.
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(50));
         let times = std::mem::take(&mut *finished.lock().unwrap_or_else(PoisonError::into_inner));
         println!("{:.3}", longest_gap(&times, start, end).as_secs_f64() * 1000.0);
     }
