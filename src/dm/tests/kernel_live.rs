@@ -72,14 +72,14 @@ fn whole_life(volume: &kit::Volume, granularity: &str) {
 #[test]
 #[ignore = "kernel tier"]
 fn a_thick_volume_is_tracked_while_it_is_written() {
-    let group = VolumeGroup::new([Disk::new(160).into_backing()]);
-    whole_life(&group.thick("data", 128), "64Ki");
+    let group = VolumeGroup::new([Disk::new(96).into_backing()]);
+    whole_life(&group.thick("data", 64), "64Ki");
 }
 
 #[test]
 #[ignore = "kernel tier"]
 fn a_thin_volume_is_tracked_while_it_is_written() {
-    let group = VolumeGroup::new([Disk::new(200).into_backing()]);
-    group.thin_pool("pool", 160, 64);
-    whole_life(&group.thin("pool", "data", 128), "64Ki");
+    let group = VolumeGroup::new([Disk::new(128).into_backing()]);
+    group.thin_pool("pool", 96, 64);
+    whole_life(&group.thin("pool", "data", 64), "64Ki");
 }
