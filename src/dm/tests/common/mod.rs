@@ -30,9 +30,13 @@ pub(crate) fn number(volume: &Volume) -> DevNo {
 }
 
 pub(crate) fn request(volume: &Volume, stack: &str, granularity: &str) -> AttachRequest {
+    request_for(number(volume), stack, granularity)
+}
+
+pub(crate) fn request_for(x: DevNo, stack: &str, granularity: &str) -> AttachRequest {
     AttachRequest {
         stack: stack.parse().expect("a valid stack name"),
-        x: number(volume),
+        x,
         granularity: granularity.parse().expect("a valid granularity"),
         discards: None,
     }

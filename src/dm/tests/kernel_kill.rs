@@ -1,0 +1,263 @@
+//! Invariant I3, and "whoever kills whichever process at any moment": each operation runs in a
+//! child that ends itself with SIGKILL just before its n-th change to the machine, for every n.
+//! Nothing is left suspended, the user's writes go on, and the next operation, whichever it is,
+//! finishes or undoes what was begun.
+
+mod common;
+
+use std::env;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{assert_none_suspended, assert_nothing_of_ours, number, request};
+use eratrack_dm::{Attached, Detached, Host, Liveness, Recovery};
+use eratrack_model::Era;
+use eratrack_model::units::DevNo;
+use kit::{Disk, Mount, Volume, VolumeGroup, Writer};
+use rustix::process::{Signal, getpid, kill_process};
+
+const STACK: &str = "kill";
+const GRANULARITY: &str = "64Ki";
+/// No operation makes more changes than this.
+const MOST: usize = 100;
+
+/// What a child is told.
+#[derive(Clone, Copy, Debug)]
+enum Operation {
+    Attach,
+    Boundary,
+    Changes,
+    Detach,
+}
+
+/// Runs in the child: the operation, with an end at its n-th change.
+fn be_the_child_if_told(operation: Operation) {
+    let Ok(at) = env::var("KILL_AT") else { return };
+    let at: usize = at.parse().expect("a number");
+    let dir = PathBuf::from(env::var("KILL_DIR").expect("the store's directory"));
+    let x: DevNo = env::var("KILL_X").expect("a device").parse().expect("a device number");
+    let count = Arc::new(AtomicUsize::new(0));
+    let host = common::host(&dir).observed_by(Arc::new(move |_| {
+        if count.fetch_add(1, Ordering::Relaxed) == at {
+            kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
+        }
+    }));
+    perform(&host, operation, x);
+    // Not the tests of this binary: the operation came to its end.
+    std::process::exit(0);
+}
+
+fn perform(host: &Host, operation: Operation, x: DevNo) {
+    let stack = STACK.parse().expect("a valid name");
+    let record = || match host.recover().expect("recovers").pop().map(|found| found.outcome) {
+        Some(Recovery::Adopted(record)) => record,
+        other => panic!("nothing to work on: {other:?}"),
+    };
+    match operation {
+        Operation::Attach => {
+            drop(host.attach(&common::request_for(x, STACK, GRANULARITY)).unwrap())
+        }
+        Operation::Boundary => drop(host.boundary(&record()).unwrap()),
+        Operation::Changes => drop(host.changes(&record(), Era(1)).unwrap()),
+        Operation::Detach => drop(host.detach(&stack).unwrap()),
+    }
+}
+
+/// What is on the machine while a test runs.
+struct Scene {
+    writer: Writer,
+    mount: Mount,
+    host: Host,
+    volume: Volume,
+    original: String,
+    store: Mount,
+    _group: VolumeGroup,
+}
+
+impl Scene {
+    fn new(thin: bool) -> Self {
+        let group = VolumeGroup::new([Disk::new(96).into_backing()]);
+        let volume = if thin {
+            group.thin_pool("pool", 64, 64);
+            group.thin("pool", "data", 32)
+        } else {
+            group.thick("data", 32)
+        };
+        let store = kit::metadata_dir(64);
+        let mount = Mount::over("ext4", &volume.path, "");
+        let writer = Writer::start(mount.path(), 4);
+        let (host, original) = (common::host(store.path()), volume.table());
+        Self { writer, mount, host, volume, original, store, _group: group }
+    }
+
+    fn attach(&self) -> Attached {
+        self.host.attach(&request(&self.volume, STACK, GRANULARITY)).unwrap()
+    }
+
+    fn detach(&self) -> Detached {
+        self.host.detach(&STACK.parse().unwrap()).unwrap()
+    }
+
+    /// Lets a child of this very test begin; true if it was killed, false if it got to its end.
+    fn child_is_killed(&self, test: &str, at: usize) -> bool {
+        assert!(at < MOST, "the operation never ends");
+        let status = Command::new(env::current_exe().unwrap())
+            .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
+            .env("KILL_AT", at.to_string())
+            .env("KILL_DIR", self.store.path())
+            .env("KILL_X", number(&self.volume).to_string())
+            .status()
+            .unwrap();
+        assert_none_suspended();
+        self.writer.advance(1);
+        let killed = status.signal() == Some(Signal::KILL.as_raw());
+        assert!(killed || status.success(), "the child failed by itself: {status}");
+        killed
+    }
+
+    fn assert_as_before(&self) {
+        assert_eq!(self.volume.table(), self.original);
+        assert_slot_is_empty(&self.volume);
+        assert_none_suspended();
+        assert_nothing_of_ours(self.store.path());
+        assert_no_loop_over(self.store.path());
+    }
+
+    fn end(self) {
+        self.assert_as_before();
+        println!("{} records", self.writer.stop_and_verify().records);
+        self.mount.unmount_and_check("ext4");
+    }
+}
+
+fn assert_slot_is_empty(volume: &Volume) {
+    let info = kit::run(&format!("dmsetup info {}", volume.dm_name));
+    assert!(!info.contains("INACTIVE"), "{info}");
+}
+
+fn assert_no_loop_over(dir: &Path) {
+    let loops = kit::run("losetup --list --noheadings -O BACK-FILE");
+    assert!(!loops.contains("era-metadata"), "{loops} ({})", dir.display());
+}
+
+/// The three ways on after an attach that was killed.
+fn go_on_after_attach(scene: &Scene) {
+    scene.host.recover().unwrap().into_iter().for_each(|found| match found.outcome {
+        Recovery::Adopted(record) => {
+            assert_eq!(scene.host.liveness(&record).unwrap(), Liveness::Intact);
+            scene.host.boundary(&record).unwrap();
+        }
+        Recovery::Undone | Recovery::OrphansRemoved => scene.assert_as_before(),
+        other => panic!("{other:?}"),
+    });
+}
+
+fn attach_killed(test: &str, thin: bool) {
+    be_the_child_if_told(Operation::Attach);
+    let scene = Scene::new(thin);
+    for at in 0.. {
+        if !scene.child_is_killed(test, at) {
+            println!("an attach changes the machine {at} times");
+            assert!(at > 10, "too few moments to be all");
+            break;
+        }
+        go_on_after_attach(&scene);
+        scene.detach();
+        scene.assert_as_before();
+        assert!(scene.child_is_killed(test, at));
+        let attached = scene.attach();
+        assert_eq!(scene.host.liveness(&attached.record).unwrap(), Liveness::Intact);
+        assert_eq!(scene.detach(), Detached::Restored);
+        assert!(scene.child_is_killed(test, at));
+        scene.detach();
+        scene.assert_as_before();
+    }
+    scene.detach();
+    scene.end();
+}
+
+#[test]
+#[ignore = "kernel tier"]
+fn an_attach_killed_anywhere_is_finished_or_undone() {
+    attach_killed("an_attach_killed_anywhere_is_finished_or_undone", false);
+}
+
+#[test]
+#[ignore = "kernel tier"]
+fn an_attach_of_a_thin_volume_killed_anywhere_is_finished_or_undone() {
+    attach_killed("an_attach_of_a_thin_volume_killed_anywhere_is_finished_or_undone", true);
+}
+
+/// The chain survives whatever moment of a boundary or a read the process is killed at.
+fn chain_survives(test: &str, operation: Operation) {
+    be_the_child_if_told(operation);
+    let scene = Scene::new(false);
+    let record = scene.attach().record;
+    let base = scene.host.boundary(&record).unwrap();
+    for at in 0.. {
+        let killed = scene.child_is_killed(test, at);
+        let found = scene.host.recover().unwrap();
+        assert!(
+            matches!(&found[..], [one] if one.outcome == Recovery::Adopted(record.clone())),
+            "{found:?}"
+        );
+        assert_slot_is_empty(&scene.volume);
+        let again = scene.host.boundary(&record).unwrap();
+        assert!(again.era > base.era);
+        assert!(!scene.host.changes(&record, base.era).unwrap().runs.is_empty());
+        if !killed {
+            println!("{operation:?} changes the machine {at} times");
+            assert!(at > 1, "too few moments to be all");
+            break;
+        }
+    }
+    assert_eq!(scene.detach(), Detached::Restored);
+    scene.end();
+}
+
+#[test]
+#[ignore = "kernel tier"]
+fn a_boundary_killed_anywhere_keeps_the_chain() {
+    chain_survives("a_boundary_killed_anywhere_keeps_the_chain", Operation::Boundary);
+}
+
+#[test]
+#[ignore = "kernel tier"]
+fn a_read_killed_anywhere_keeps_the_chain() {
+    chain_survives("a_read_killed_anywhere_keeps_the_chain", Operation::Changes);
+}
+
+#[test]
+#[ignore = "kernel tier"]
+fn a_detach_killed_anywhere_is_finished() {
+    const TEST: &str = "a_detach_killed_anywhere_is_finished";
+    be_the_child_if_told(Operation::Detach);
+    let scene = Scene::new(false);
+    for at in 0.. {
+        scene.attach();
+        if !scene.child_is_killed(TEST, at) {
+            println!("a detach changes the machine {at} times");
+            assert!(at > 5, "too few moments to be all");
+            break;
+        }
+        for found in scene.host.recover().unwrap() {
+            // Before the record says that it is being removed, nothing has happened.
+            let kept = matches!(found.outcome, Recovery::Adopted(_));
+            assert!(at == 0 && kept || found.outcome == Recovery::Finished, "{at}: {found:?}");
+        }
+        scene.detach();
+        scene.assert_as_before();
+        let first = scene.attach().record;
+        assert!(scene.child_is_killed(TEST, at));
+        let second = scene.attach();
+        assert_eq!(second.created, second.record.chain != first.chain);
+        assert_eq!(scene.host.liveness(&second.record).unwrap(), Liveness::Intact);
+        assert!(scene.child_is_killed(TEST, at));
+        scene.detach();
+        scene.assert_as_before();
+    }
+    scene.end();
+}
