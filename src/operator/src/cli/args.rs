@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use eratrack_api::Granularity;
 use eratrack_model::units::Bytes;
 
 use super::size;
@@ -22,8 +23,8 @@ pub(crate) struct ControllerArgs {
     #[arg(long, env = "ERATRACK_METRICS_ADDR", default_value = "0.0.0.0:8080", value_name = "ADDR")]
     pub(crate) metrics_addr: SocketAddr,
     /// The finest granularity a user may ask for; finer costs more metadata
-    #[arg(long, env = "ERATRACK_MIN_GRANULARITY", default_value = "64Ki", value_parser = size::parse, value_name = "SIZE")]
-    pub(crate) min_granularity: Bytes,
+    #[arg(long, env = "ERATRACK_MIN_GRANULARITY", default_value = "64Ki", value_name = "SIZE")]
+    pub(crate) min_granularity: Granularity,
     /// The most snapshots of a claim that an EraTracking may keep
     #[arg(long, env = "ERATRACK_KEEP_MAX", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=128), value_name = "COUNT")]
     pub(crate) keep_max: u32,

@@ -100,7 +100,7 @@ mod tests {
         let cli = Cli::try_parse_from(["eratrack", "controller", "--namespace", "eratrack-system"]);
         let Ok(Cli { command: Command::Controller(args), .. }) = cli else { panic!("{cli:?}") };
         assert_eq!(args.lease_name, "eratrack-controller");
-        assert_eq!(args.min_granularity.0, 64 << 10);
+        assert_eq!(args.min_granularity.bytes(), 64 << 10);
         assert_eq!(args.keep_max, 128);
     }
 

@@ -1,18 +1,215 @@
-//! The controller.
+//! The controller: turns what users write into what agents do, and sums up what comes of it.
+//!
+//! hold the Lease (`lease`) → fill the caches (`world`) → for each object that something changed about (`routes`):
+//!
+//! | kind | module | does |
+//! |---|---|---|
+//! | EraTracking | `tracking` | resolves claims, keeps EraVolumes, fires the schedule, prunes, sums up |
+//! | EraVolume | `volume` | keeps Ready, holds and releases the finalizer |
+//! | EraSnapshot | `snapshot` | gives it to a node's agent, ends it at its deadline |
+//!
+//! What is decided is decided in pure modules: `place`, `schedule`, `retention`, `budget`, and the inner steps of the
+//! three above. `uninstall` is a controller for EraVolumes alone.
 
-use crate::cli::{ControllerArgs, UninstallArgs};
-use crate::exit::Failure;
+mod api_error;
+mod budget;
+mod context;
+mod error;
+mod events;
+mod lease;
+mod metrics;
+mod outcome;
+mod place;
+mod retention;
+mod routes;
+mod schedule;
+mod snapshot;
+#[cfg(test)]
+mod testing;
+mod tracking;
+mod trim;
+mod uninstall;
+mod volume;
+mod world;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use eratrack_api::EraVolume;
+use futures::channel::mpsc::UnboundedReceiver;
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use kube::runtime::applier;
+use kube::runtime::controller::{Action, Config, Error};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, Resource};
+
+use crate::cli::ControllerArgs;
+use crate::exit::{Failure, chain};
+use crate::http_server::{self, Readiness};
+use crate::shutdown;
+use context::{Context, Pacer, Settings};
+use error::ReconcileError;
+use events::Events;
+use lease::{Candidate, identity};
+use metrics::Metrics;
+pub(crate) use uninstall::uninstall;
+use world::{Queues, Work, World, Writers, queues};
+
+/// How many objects of a kind are worked on at once; each waits for the API server most of the time.
+const CONCURRENCY: u16 = 8;
+/// Changes that come together are looked at together.
+const DEBOUNCE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Runs until asked to end, or until the Lease is lost.
 pub(crate) async fn run(args: ControllerArgs) -> Result<(), Failure> {
-    let client = kube::Client::try_default().await.map_err(Failure::other)?;
-    tracing::info!(args.namespace, server = client.default_namespace(), "controller");
+    let client = connect().await?;
+    let (world, writers) = World::new();
+    let world = Arc::new(world);
+    let settings = Settings { min_granularity: args.min_granularity, keep_max: args.keep_max };
+    let context = Arc::new(context(client.clone(), world.clone(), settings));
+    let mut registry = crate::metrics::registry();
+    context.metrics.register(&mut registry, &world);
+    let readiness = Readiness::default();
+    let served = http_server::serve(args.metrics_addr, readiness.clone(), Arc::new(registry));
+    tokio::select! {
+        result = served => match result {
+            Err(error) => Err(Failure::other(error)),
+        },
+        result = lead(&args, &context, writers, &readiness) => result,
+    }
+}
+
+/// The API server, from the pod's service account or a kubeconfig.
+async fn connect() -> Result<Client, Failure> {
+    Client::try_default().await.map_err(Failure::other)
+}
+
+fn context(client: Client, world: Arc<World>, settings: Settings) -> Context {
+    Context {
+        events: Events::new(client.clone(), identity("controller")),
+        client,
+        world,
+        settings,
+        metrics: Arc::new(Metrics::default()),
+        pacer: Pacer::default(),
+        now: Timestamp::now,
+    }
+}
+
+/// Waits for the Lease, then works while it is held. One that waits is ready: it will do its work when its turn comes.
+async fn lead(
+    args: &ControllerArgs,
+    context: &Arc<Context>,
+    writers: Writers,
+    readiness: &Readiness,
+) -> Result<(), Failure> {
+    let mut end = std::pin::pin!(shutdown::requested());
+    readiness.set(true);
+    let candidate = Candidate::new(&context.client, &args.namespace, &args.lease_name, identity("controller"));
+    let mut held = tokio::select! {
+        held = candidate.acquire() => held,
+        ended = &mut end => return ended.map_err(Failure::other),
+    };
+    context.metrics.leading.set(1);
+    readiness.set(false);
+    let (queues, work) = queues();
+    tokio::select! {
+        lost = held.keep() => return Err(lost),
+        ended = work_on(args, context, writers, &queues, work, readiness) => ended?,
+        ended = &mut end => ended.map_err(Failure::other)?,
+    }
+    held.release().await;
     Ok(())
 }
 
-/// Takes every stack out.
-pub(crate) async fn uninstall(args: UninstallArgs) -> Result<(), Failure> {
-    let client = kube::Client::try_default().await.map_err(Failure::other)?;
-    tracing::info!(args.namespace, server = client.default_namespace(), "uninstall");
-    Ok(())
+async fn work_on(
+    args: &ControllerArgs,
+    context: &Arc<Context>,
+    writers: Writers,
+    queues: &Queues,
+    work: Work,
+    readiness: &Readiness,
+) -> Result<(), Failure> {
+    let pumps = context.world.pumps(&context.client, &args.namespace, writers, queues);
+    let loops = async {
+        context.world.filled().await.map_err(Failure::other)?;
+        readiness.set(true);
+        tracing::info!("the caches are filled");
+        let trackings = reconcile_loop(context, context.world.trackings.clone(), work.trackings, tracking::reconcile);
+        let snapshots = reconcile_loop(context, context.world.snapshots.clone(), work.snapshots, snapshot::reconcile);
+        let volumes = volume_loop(context, work.volumes);
+        let drained = |()| futures::future::ready(());
+        futures::join!(trackings.for_each(drained), volumes.for_each(drained), snapshots.for_each(drained));
+        Ok(())
+    };
+    tokio::select! {
+        () = pumps => Ok(()),
+        ended = loops => ended,
+    }
+}
+
+/// Reconciles EraVolumes; yields once for each that was looked at, also for one that is gone.
+fn volume_loop(
+    context: &Arc<Context>,
+    work: UnboundedReceiver<ObjectRef<EraVolume>>,
+) -> impl Stream<Item = ()> + use<> {
+    reconcile_loop(context, context.world.volumes.clone(), work, volume::reconcile)
+}
+
+/// Reconciles the objects of a kind as they come out of their queue, and again when they ask for it or fail.
+fn reconcile_loop<K, F>(
+    context: &Arc<Context>,
+    cache: Store<K>,
+    work: UnboundedReceiver<ObjectRef<K>>,
+    reconcile: fn(Arc<K>, Arc<Context>) -> F,
+) -> impl Stream<Item = ()> + use<K, F>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + 'static,
+    K::DynamicType: Debug + Eq + Hash + Clone + Unpin,
+    F: Future<Output = Result<Action, ReconcileError>> + 'static,
+{
+    let kind = K::kind(&()).into_owned();
+    let failed = {
+        let kind = kind.clone();
+        move |_: Arc<K>, error: &ReconcileError, context: Arc<Context>| {
+            context.metrics.errors.get_or_create(&vec![("kind", kind.clone()), ("step", error.step().into())]).inc();
+            Action::requeue(error.retry_after())
+        }
+    };
+    let counter = context.metrics.clone();
+    applier(
+        move |object, context| Box::pin(reconcile(object, context)),
+        failed,
+        context.clone(),
+        cache,
+        work.map(Ok::<_, std::convert::Infallible>),
+        Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE),
+    )
+    .map(move |result| {
+        counter.reconciliations.get_or_create(&vec![("kind", kind.clone())]).inc();
+        report(result);
+    })
+}
+
+fn report<K>(result: Result<(ObjectRef<K>, Action), Error<ReconcileError, std::convert::Infallible>>)
+where
+    K: Resource<DynamicType = ()>,
+{
+    match result {
+        Ok((object, _)) => tracing::debug!(%object, "looked at"),
+        // It is gone, or was never there: what cares about it was told of it all the same.
+        Err(Error::ObjectNotFound(object)) => tracing::debug!(%object, "not there"),
+        Err(Error::ReconcilerFailed(error, object)) if error.is_routine() => {
+            tracing::debug!(%object, error = chain(&error), "once more");
+        }
+        Err(Error::ReconcilerFailed(error, object)) => {
+            tracing::warn!(%object, error = chain(&error), "failed; it is tried again");
+        }
+        Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => {
+            tracing::error!(error = chain(&error), "the work queue ended");
+        }
+    }
 }

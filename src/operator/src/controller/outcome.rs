@@ -1,0 +1,63 @@
+//! What has become of an EraSnapshot, by its conditions.
+
+use eratrack_api::{ConditionType, EraSnapshot, Reason, condition};
+use kube::ResourceExt;
+
+use super::retention::{Item, Outcome};
+
+/// What has become of a snapshot. One that lost its slices is of no more use than one that failed.
+pub(crate) fn outcome(snapshot: &EraSnapshot) -> Outcome {
+    let Some(status) = &snapshot.status else { return Outcome::Pending };
+    let ready = condition::find(&status.conditions, ConditionType::Ready);
+    let lost = ready.is_some_and(|it| it.known_reason() == Some(Reason::SlicesLost));
+    if lost || condition::is_true(&status.conditions, ConditionType::Failed) {
+        return Outcome::Failed;
+    }
+    if !ready.is_some_and(condition::Condition::is_true) {
+        return Outcome::Pending;
+    }
+    let boundary = status.boundary_time.as_ref().map(|time| time.0);
+    Outcome::Complete(boundary.unwrap_or_else(|| created(snapshot)))
+}
+
+/// A snapshot as retention sees it. `name` is the snapshot's.
+pub(crate) fn item(snapshot: &EraSnapshot) -> Item<'_> {
+    Item {
+        name: snapshot.metadata.name.as_deref().unwrap_or_default(),
+        created: created(snapshot),
+        outcome: outcome(snapshot),
+    }
+}
+
+/// When a snapshot was created; the API server always says.
+pub(crate) fn created(snapshot: &EraSnapshot) -> jiff::Timestamp {
+    snapshot.creation_timestamp().map_or(jiff::Timestamp::MIN, |time| time.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::testing::{CREATED, condition, snapshot};
+
+    #[test]
+    fn conditions_tell() {
+        let complete = Outcome::Complete("2026-11-22T12:00:05Z".parse().expect("a time"));
+        let by_creation = Outcome::Complete(CREATED.parse().expect("a time"));
+        let ready = condition("Ready", "True", "Complete");
+        let table = [
+            (json!({}), Outcome::Pending),
+            (json!({ "conditions": [condition("Ready", "False", "Reading")] }), Outcome::Pending),
+            (json!({ "conditions": [ready], "boundaryTime": "2026-11-22T12:00:05Z" }), complete),
+            (json!({ "conditions": [ready] }), by_creation),
+            (json!({ "conditions": [condition("Failed", "True", "NodeGone")] }), Outcome::Failed),
+            (json!({ "conditions": [condition("Ready", "False", "SlicesLost")] }), Outcome::Failed),
+        ];
+        for (status, expected) in table {
+            let snapshot = snapshot("s", "data", json!({ "status": status }));
+            assert_eq!(outcome(&snapshot), expected, "{:?}", snapshot.status);
+        }
+        assert_eq!(outcome(&snapshot("s", "data", json!({}))), Outcome::Pending);
+    }
+}

@@ -1,0 +1,164 @@
+//! Pure: what the controller does with an EraSnapshot. It tells which node's agent is to make it, and ends it when nobody
+//! can any more; everything between is the agent's.
+
+use eratrack_api::{ConditionType, EraSnapshot, EraVolume, Reason, condition};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::controller::outcome::{created, outcome};
+use crate::controller::retention::Outcome;
+
+/// What is done with a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It has ended, or is being deleted.
+    Nothing,
+    /// Its agent is at work; at this time it has had enough.
+    Wait(Timestamp),
+    /// It can be given to nobody yet; why, and when it has had enough.
+    Say(Reason, String, Timestamp),
+    /// It is given to the agent of a node.
+    Assign(Assignment, Timestamp),
+    /// It will never be complete.
+    Fail(Reason, String),
+}
+
+/// Who makes a snapshot, and of which volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Assignment {
+    /// The node.
+    pub(crate) node: String,
+    /// The PersistentVolume's uid.
+    pub(crate) volume_uid: String,
+}
+
+/// Decides it. `volume` is the EraVolume of the claim's name; `node_gone` tells of a node whether it is not there.
+pub(crate) fn decide(
+    snapshot: &EraSnapshot,
+    volume: Option<&EraVolume>,
+    node_gone: impl Fn(&str) -> bool,
+    now: Timestamp,
+) -> Decision {
+    if snapshot.metadata.deletion_timestamp.is_some() || outcome(snapshot) != Outcome::Pending {
+        return Decision::Nothing;
+    }
+    let deadline = deadline(snapshot);
+    if deadline <= now {
+        return Decision::Fail(Reason::DeadlineExceeded, exceeded(snapshot));
+    }
+    let status = snapshot.status.clone().unwrap_or_default();
+    match status.node_name {
+        Some(node) if node_gone(&node) => {
+            Decision::Fail(Reason::NodeGone, format!("node {node} is gone; create another one"))
+        }
+        Some(_) => match volume.map(|it| &it.spec.volume) {
+            Some(now) if status.volume_uid.as_ref().is_some_and(|uid| *uid != now.uid) => {
+                let message = format!("the claim is bound to another PersistentVolume, {}, by now", now.name);
+                Decision::Fail(Reason::VolumeChanged, message)
+            }
+            _ => Decision::Wait(deadline),
+        },
+        None => assign(snapshot, volume, deadline),
+    }
+}
+
+fn assign(snapshot: &EraSnapshot, volume: Option<&EraVolume>, deadline: Timestamp) -> Decision {
+    let claim = &snapshot.spec.claim_name;
+    let Some(volume) = volume.filter(|it| it.metadata.deletion_timestamp.is_none()) else {
+        let message = format!("claim {claim} is not tracked; name it in an EraTracking of this namespace");
+        return Decision::Say(Reason::NotTracked, message, deadline);
+    };
+    match &volume.spec.node_name {
+        Some(node) => {
+            let assignment = Assignment { node: node.clone(), volume_uid: volume.spec.volume.uid.clone() };
+            Decision::Assign(assignment, deadline)
+        }
+        None => {
+            let message = format!("the node of claim {claim} is not known; see its EraVolume");
+            Decision::Say(Reason::Pending, message, deadline)
+        }
+    }
+}
+
+fn deadline(snapshot: &EraSnapshot) -> Timestamp {
+    let allowed = SignedDuration::from_secs(snapshot.spec.deadline_seconds.into());
+    created(snapshot).checked_add(allowed).unwrap_or(Timestamp::MAX)
+}
+
+fn exceeded(snapshot: &EraSnapshot) -> String {
+    let seconds = snapshot.spec.deadline_seconds;
+    let conditions = snapshot.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let last = condition::find(conditions, ConditionType::Ready);
+    let waited = last.map_or("nobody took it up".to_owned(), |it| format!("{}: {}", it.reason, it.message));
+    format!("not complete within spec.deadlineSeconds of {seconds} s; last: {waited}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::controller::testing::{CREATED, condition, era_volume, snapshot, uid};
+
+    fn decided(status: Value, volume: Option<Value>, gone: bool, time: &str) -> Decision {
+        let snapshot = snapshot("s", "data", json!({ "status": status }));
+        let volume = volume.map(|over| era_volume("data", over));
+        let now = format!("2026-11-22T{time}Z").parse().expect("a time");
+        decide(&snapshot, volume.as_ref(), |_| gone, now)
+    }
+
+    fn deadline() -> Timestamp {
+        "2026-11-22T12:10:00Z".parse().expect("a time")
+    }
+
+    #[test]
+    fn it_is_given_to_the_node_of_its_volume() {
+        let volume_uid = uid("pv", "pv-data");
+        let assigned = decided(json!(null), Some(json!({})), false, "12:00:01");
+        let assignment = Assignment { node: "n1".into(), volume_uid };
+        assert_eq!(assigned, Decision::Assign(assignment, deadline()));
+    }
+
+    #[test]
+    fn what_nobody_can_make_says_why() {
+        let deleted = json!({ "metadata": { "deletionTimestamp": CREATED } });
+        let nowhere = json!({ "spec": { "nodeName": null } });
+        let table = [(None, Reason::NotTracked), (Some(deleted), Reason::NotTracked), (Some(nowhere), Reason::Pending)];
+        for (volume, expected) in table {
+            let Decision::Say(reason, message, until) = decided(json!(null), volume, false, "12:00:01") else {
+                panic!("{expected}")
+            };
+            assert_eq!((reason, until), (expected, deadline()));
+            assert!(message.contains("data"), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_assigned_one_is_left_to_its_agent_until_it_cannot_be_made() {
+        let assigned = || json!({ "nodeName": "n1", "volumeUID": uid("pv", "pv-data"),
+                                  "conditions": [condition("Ready", "False", "Reading")] });
+        let rebound = json!({ "spec": { "volume": { "name": "pv-2", "uid": uid("pv", "pv-2") } } });
+        assert_eq!(decided(assigned(), Some(json!({})), false, "12:09:59"), Decision::Wait(deadline()));
+        assert_eq!(decided(assigned(), None, false, "12:09:59"), Decision::Wait(deadline()), "absence is no wish");
+        let failures = [
+            (Some(json!({})), true, "12:00:01", Reason::NodeGone, "n1"),
+            (Some(rebound), false, "12:00:01", Reason::VolumeChanged, "pv-2"),
+            (Some(json!({})), false, "12:10:00", Reason::DeadlineExceeded, "Reading"),
+        ];
+        for (volume, gone, time, expected, word) in failures {
+            let Decision::Fail(reason, message) = decided(assigned(), volume, gone, time) else { panic!("{expected}") };
+            assert_eq!(reason, expected);
+            assert!(message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_has_ended_is_never_touched() {
+        for status in [
+            json!({ "nodeName": "n1", "conditions": [condition("Ready", "True", "Complete")] }),
+            json!({ "conditions": [condition("Failed", "True", "NodeGone"), condition("Ready", "False", "NodeGone")] }),
+            json!({ "nodeName": "n1", "conditions": [condition("Ready", "False", "SlicesLost")] }),
+        ] {
+            assert_eq!(decided(status.clone(), None, true, "23:00:00"), Decision::Nothing, "{status}");
+        }
+    }
+}

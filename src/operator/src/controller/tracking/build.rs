@@ -1,0 +1,303 @@
+//! Step 3, pure: what is to be written for one EraTracking, as data. Step 4 makes no choices.
+
+use std::collections::BTreeMap;
+
+use eratrack_api::{
+    Condition, ConditionType, EraSnapshot, EraSnapshotSpec, EraTracking, EraVolume, EraVolumeSpec,
+    condition, names,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::{Resource, ResourceExt};
+
+use super::dereference::Inputs;
+use super::intent::{self, Intent};
+use super::validate::{Target, Timing, Validated, Verdict};
+use crate::controller::budget::Usage;
+use crate::controller::outcome::{item, outcome};
+use crate::controller::place::Place;
+use crate::controller::retention::{Item, Outcome, expired};
+use crate::controller::schedule::{Due, Schedule, utc_minute};
+
+/// At most this many snapshots are created in one go; the rest follows a second later.
+const BATCH: usize = 20;
+/// How long a scheduled snapshot may take, in seconds.
+const DEADLINE_SECONDS: u32 = 600;
+
+/// What is to be written.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// EraVolumes to apply: new ones, and those that differ from what they should be.
+    pub(crate) apply: Vec<EraVolume>,
+    /// EraVolumes that nobody asks for any more.
+    pub(crate) remove: Vec<Doomed>,
+    /// Scheduled snapshots to create.
+    pub(crate) create: Vec<EraSnapshot>,
+    /// Scheduled snapshots that have served their time, the oldest first.
+    pub(crate) prune: Vec<Doomed>,
+    /// What the schedule asked for.
+    pub(crate) firing: Firing,
+}
+
+/// An object to delete, and no other of its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Doomed {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its uid.
+    pub(crate) uid: String,
+}
+
+/// What the schedule asked for, and what comes of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Firing {
+    /// The time whose snapshots are all there once the plan is carried out.
+    pub(crate) done: Option<Timestamp>,
+    /// The time that was missed.
+    pub(crate) missed: Option<Timestamp>,
+    /// Whether snapshots are left for the next go.
+    pub(crate) throttled: bool,
+    /// Claims left out this time, and why.
+    pub(crate) skipped: Vec<(String, Skip)>,
+    /// The next time the schedule is looked at.
+    pub(crate) next: Option<Timestamp>,
+}
+
+/// Why a claim gets no snapshot this time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Skip {
+    /// It is not attached, so there is nothing to make a boundary of.
+    NotAttached,
+    /// Another of its snapshots is under way.
+    Pending(String),
+    /// Its lists, or those of the cluster, take too much room; with the figures.
+    Budget(String),
+}
+
+/// Decides it.
+pub(crate) fn build(inputs: &Inputs, validated: &Validated, now: Timestamp) -> Plan {
+    let (create, firing) = match &validated.timing {
+        Timing::Follow(schedule) => fire(inputs, validated, schedule, now),
+        Timing::ByHand | Timing::Suspended | Timing::Impossible(_) => Default::default(),
+    };
+    Plan {
+        apply: wanted(inputs, validated),
+        remove: unwanted(inputs, validated),
+        create,
+        prune: prune(inputs, validated),
+        firing,
+    }
+}
+
+fn wanted(inputs: &Inputs, validated: &Validated) -> Vec<EraVolume> {
+    let targets = validated.claims.values().filter_map(|verdict| match verdict {
+        Verdict::Track(target) => Some(target),
+        Verdict::NotFound | Verdict::NotBound(_) | Verdict::Taken(_) => None,
+    });
+    let objects = targets.filter_map(|target| {
+        let existing = inputs.volumes.get(&target.claim.name).map(|it| it.as_ref());
+        volume(&inputs.tracking, target, existing, validated)
+    });
+    objects.collect()
+}
+
+/// The EraVolume as it should be, unless it is so already or cannot be so yet.
+fn volume(
+    tracking: &EraTracking,
+    target: &Target,
+    existing: Option<&EraVolume>,
+    validated: &Validated,
+) -> Option<EraVolume> {
+    let granularity = match (&validated.too_fine, existing) {
+        (None, _) => validated.granularity,
+        // What is tracked stays tracked as it is.
+        (Some(_), Some(existing)) => existing.spec.granularity,
+        (Some(_), None) => return None,
+    };
+    // Another claim's, or on its way out: its name is free again once it is gone.
+    if existing.is_some_and(|it| it.metadata.deletion_timestamp.is_some() || !fits(it, target)) {
+        return None;
+    }
+    let spec = EraVolumeSpec {
+        claim: target.claim.clone(),
+        volume: target.volume.clone(),
+        node_name: target.place.node().map(String::from),
+        granularity,
+    };
+    let mut wish = EraVolume::new(&target.claim.name, spec);
+    wish.metadata = metadata(tracking, &target.claim.name);
+    wish.metadata.finalizers = Some(vec![names::FINALIZER_DETACH.to_owned()]);
+    // Without the uid, an apply would make again what was just deleted.
+    wish.metadata.uid = existing.and_then(|it| it.metadata.uid.clone());
+    (!existing.is_some_and(|it| satisfies(it, &wish))).then_some(wish)
+}
+
+/// Whether an EraVolume can be made what it should be. A claim or a volume cannot change; and what other nodes may write
+/// from now on must be given up by its agent, which a mere change of the node would not make it do.
+fn fits(volume: &EraVolume, target: &Target) -> bool {
+    let given_up = matches!(target.place, Place::Shared(_)) && volume.spec.node_name.is_some();
+    volume.spec.claim == target.claim && volume.spec.volume == target.volume && !given_up
+}
+
+/// What everything made for an EraTracking carries.
+fn metadata(tracking: &EraTracking, name: &str) -> ObjectMeta {
+    let labels = [
+        (names::LABEL_TRACKING, tracking.name_any()),
+        (names::LABEL_MANAGED_BY, names::MANAGED_BY.to_owned()),
+        (names::LABEL_EXCLUDE_FROM_BACKUP, names::EXCLUDE_FROM_BACKUP.to_owned()),
+    ];
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: tracking.metadata.namespace.clone(),
+        labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).into()),
+        owner_references: tracking.controller_owner_ref(&()).map(|owner| vec![owner]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn satisfies(existing: &EraVolume, wish: &EraVolume) -> bool {
+    let labelled = wish.labels().iter().all(|(key, value)| existing.labels().get(key) == Some(value));
+    let held = wish.finalizers().iter().all(|it| existing.finalizers().contains(it));
+    existing.spec == wish.spec && labelled && held && owners(existing) == owners(wish)
+}
+
+fn owners(object: &impl ResourceExt) -> Vec<&str> {
+    object.owner_references().iter().map(|owner| owner.uid.as_str()).collect()
+}
+
+fn owned_by(object: &impl ResourceExt, tracking: &EraTracking) -> bool {
+    let mine = |owner: &OwnerReference| Some(&owner.uid) == tracking.metadata.uid.as_ref();
+    object.owner_references().iter().any(mine)
+}
+
+/// The EraVolumes made for this EraTracking that nobody asks for. What another EraTracking now has the right to is left
+/// for it to take over, with its chain.
+fn unwanted(inputs: &Inputs, validated: &Validated) -> Vec<Doomed> {
+    let intents: Vec<Intent> = inputs.trackings.iter().map(|it| Intent::of(it)).collect();
+    let mine = inputs.volumes.values().filter(|it| {
+        it.metadata.deletion_timestamp.is_none() && owned_by(it.as_ref(), &inputs.tracking)
+    });
+    let gone = mine.filter(|volume| {
+        let name = volume.name_any();
+        let claim = inputs.claims.get(&name).filter(|it| it.metadata.uid.as_ref() == Some(&volume.spec.claim.uid));
+        match (validated.claims.get(&name), claim) {
+            (_, None) | (Some(Verdict::NotFound), _) => true,
+            (Some(Verdict::Track(target)), Some(_)) => !fits(volume, target),
+            // A claim that lost its volume for a moment is no wish to end.
+            (Some(Verdict::Taken(_) | Verdict::NotBound(_)), Some(_)) => false,
+            (None, Some(claim)) => intent::first(claim, &intents).is_none(),
+        }
+    });
+    gone.map(|volume| doomed(volume.as_ref())).collect()
+}
+
+fn doomed(object: &impl ResourceExt) -> Doomed {
+    Doomed { name: object.name_any(), uid: object.uid().unwrap_or_default() }
+}
+
+/// The time that the schedule was announced for, if nothing of the spec changed since: nobody asked for one before.
+fn announced(tracking: &EraTracking) -> Option<Timestamp> {
+    let status = tracking.status.as_ref()?;
+    let generation = tracking.metadata.generation.and_then(|it| u64::try_from(it).ok());
+    let current = status.observed_generation == generation;
+    status.next_snapshot_time.as_ref().filter(|_| current).map(|time| time.0)
+}
+
+fn fire(
+    inputs: &Inputs,
+    validated: &Validated,
+    schedule: &Schedule,
+    now: Timestamp,
+) -> (Vec<EraSnapshot>, Firing) {
+    let next = schedule.next_after(now);
+    let Some(announced) = announced(&inputs.tracking) else {
+        return (Vec::new(), Firing { next, ..Firing::default() });
+    };
+    // What was announced is not done; everything before it is.
+    let done = announced.checked_sub(jiff::SignedDuration::from_nanos(1)).unwrap_or(announced);
+    match schedule.due(done, now) {
+        Due::Nothing => (Vec::new(), Firing { next, ..Firing::default() }),
+        Due::Missed(at) => (Vec::new(), Firing { missed: Some(at), next, ..Firing::default() }),
+        Due::Fire(at) => {
+            let (mut create, skipped) = snapshots(inputs, validated, at);
+            let throttled = create.len() > BATCH;
+            create.truncate(BATCH);
+            let firing = Firing {
+                done: (!throttled).then_some(at),
+                missed: None,
+                throttled,
+                skipped,
+                next: if throttled { Some(at) } else { next },
+            };
+            (create, firing)
+        }
+    }
+}
+
+/// The snapshots of one time that are not there yet, and the claims that get none.
+fn snapshots(
+    inputs: &Inputs,
+    validated: &Validated,
+    at: Timestamp,
+) -> (Vec<EraSnapshot>, Vec<(String, Skip)>) {
+    let (mut create, mut skipped) = (Vec::new(), Vec::new());
+    let cluster_full = inputs.usage.cluster_full();
+    for (claim, verdict) in &validated.claims {
+        if !matches!(verdict, Verdict::Track(_)) {
+            continue;
+        }
+        let name = names::scheduled_snapshot_name(claim, &utc_minute(at));
+        let theirs = || inputs.snapshots.iter().filter(|it| it.spec.claim_name == *claim);
+        if theirs().any(|it| it.name_any() == name) {
+            continue;
+        }
+        match skip(inputs, claim, cluster_full.as_ref()) {
+            Some(skip) => skipped.push((claim.clone(), skip)),
+            None => create.push(snapshot(&inputs.tracking, claim, &name)),
+        }
+    }
+    (create, skipped)
+}
+
+fn skip(inputs: &Inputs, claim: &str, cluster_full: Option<&String>) -> Option<Skip> {
+    if !inputs.volumes.get(claim).is_some_and(|volume| attached(volume)) {
+        return Some(Skip::NotAttached);
+    }
+    let theirs = || inputs.snapshots.iter().filter(|it| it.spec.claim_name == claim);
+    let under_way = theirs()
+        .find(|it| it.metadata.deletion_timestamp.is_none() && outcome(it) == Outcome::Pending);
+    if let Some(pending) = under_way {
+        return Some(Skip::Pending(pending.name_any()));
+    }
+    cluster_full.cloned().or_else(|| Usage::of(theirs().map(|it| it.as_ref())).volume_full()).map(Skip::Budget)
+}
+
+/// By the agent's last word: an agent that is away for a moment comes back before the snapshot's deadline.
+fn attached(volume: &EraVolume) -> bool {
+    let conditions: &[Condition] = volume.status.as_ref().map_or(&[], |status| &status.conditions);
+    volume.metadata.deletion_timestamp.is_none()
+        && condition::is_true(conditions, ConditionType::Attached)
+}
+
+fn snapshot(tracking: &EraTracking, claim: &str, name: &str) -> EraSnapshot {
+    let spec = EraSnapshotSpec { claim_name: claim.to_owned(), deadline_seconds: DEADLINE_SECONDS };
+    let mut snapshot = EraSnapshot::new(name, spec);
+    snapshot.metadata = metadata(tracking, name);
+    snapshot
+}
+
+/// Scheduled snapshots of this EraTracking that have served their time; none while it has no schedule.
+fn prune(inputs: &Inputs, validated: &Validated) -> Vec<Doomed> {
+    if inputs.tracking.spec.snapshots.is_none() {
+        return Vec::new();
+    }
+    let mut by_claim: BTreeMap<&str, Vec<Item<'_>>> = BTreeMap::new();
+    for snapshot in &inputs.snapshots {
+        if snapshot.metadata.deletion_timestamp.is_none() && owned_by(snapshot.as_ref(), &inputs.tracking) {
+            by_claim.entry(&snapshot.spec.claim_name).or_default().push(item(snapshot));
+        }
+    }
+    let names = by_claim.values().flat_map(|items| expired(items, validated.keep));
+    let find = |name: &str| inputs.snapshots.iter().find(|it| it.metadata.name.as_deref() == Some(name));
+    names.filter_map(find).map(|snapshot| doomed(snapshot.as_ref())).collect()
+}

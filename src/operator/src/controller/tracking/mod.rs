@@ -1,0 +1,99 @@
+//! One EraTracking: dereference → validate → build → apply → status.
+//!
+//! | step | file | client |
+//! |---|---|---|
+//! | what decides about it | `dereference` | caches |
+//! | what becomes of each claim, what the schedule asks | `validate`, with `intent` | none |
+//! | what is to be written | `build` | none |
+//! | writing it | `apply` | required |
+//! | what the user reads | `status` | required to write it |
+
+mod apply;
+mod build;
+mod dereference;
+mod intent;
+mod status;
+mod validate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eratrack_api::{EraTracking, EraTrackingStatus, names};
+use jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+
+use super::api_error::ApiError;
+use super::context::Context;
+use super::error::ReconcileError;
+
+/// However far the next scheduled time is, the clock is looked at this often: it may be set.
+const LOOK: Duration = Duration::from_secs(300);
+/// When the rest of many snapshots follows.
+const REST: Duration = Duration::from_secs(1);
+
+/// Brings everything made for an EraTracking to what it asks for.
+pub(crate) async fn reconcile(
+    tracking: Arc<EraTracking>,
+    context: Arc<Context>,
+) -> Result<Action, ReconcileError> {
+    // What was made for it goes by its owner references.
+    if tracking.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let now = (context.now)();
+    let inputs = dereference::dereference(&context.world, tracking);
+    let validated = validate::validate(&inputs, &context.settings, now);
+    let plan = build::build(&inputs, &validated, now);
+    let applied = apply::apply(&context, &inputs, plan).await.map_err(ReconcileError::Apply)?;
+    let status = status::status(&inputs, &validated, &applied, now);
+    let action = again(&status, applied.firing.throttled, now);
+    write(&context, &inputs.tracking, status).await.map_err(ReconcileError::Status)?;
+    if applied.made > 0 {
+        let note = format!("{} EraVolumes made", applied.made);
+        context.events.note(&inputs.tracking.object_ref(&()), "EraVolumesMade", note).await;
+    }
+    Ok(action)
+}
+
+fn again(status: &EraTrackingStatus, throttled: bool, now: Timestamp) -> Action {
+    if throttled {
+        return Action::requeue(REST);
+    }
+    match &status.next_snapshot_time {
+        Some(next) => {
+            let wait = Duration::try_from(next.0.duration_since(now)).unwrap_or(REST);
+            Action::requeue(wait.min(LOOK))
+        }
+        None => Action::await_change(),
+    }
+}
+
+/// Writes the status if it is another, and sends events for what changed in it.
+async fn write(
+    context: &Context,
+    tracking: &EraTracking,
+    status: EraTrackingStatus,
+) -> Result<(), ApiError> {
+    if tracking.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let (namespace, name) = (tracking.namespace().unwrap_or_default(), tracking.name_any());
+    let patch = json!({
+        "apiVersion": EraTracking::api_version(&()),
+        "kind": EraTracking::kind(&()),
+        "metadata": { "name": name, "namespace": namespace, "uid": tracking.metadata.uid },
+        "status": status,
+    });
+    let api: Api<EraTracking> = Api::namespaced(context.client.clone(), &namespace);
+    let params = PatchParams::apply(names::CONTROLLER).force();
+    let written = api.patch_status(&name, &params, &Patch::Apply(patch)).await;
+    written.map_err(|error| {
+        ApiError::new("write the status of", &format!("EraTracking {namespace}/{name}"), error)
+    })?;
+    let old = tracking.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    context.events.transitions(&tracking.object_ref(&()), old, &status.conditions).await;
+    Ok(())
+}

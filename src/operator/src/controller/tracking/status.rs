@@ -1,0 +1,296 @@
+//! Step 5, pure: what a user reads on an EraTracking, from what was applied.
+
+use std::sync::Arc;
+
+use eratrack_api::{
+    Condition, ConditionStatus, ConditionType, EraSnapshot, EraTrackingStatus, EraVolume, Reason,
+    Time, condition, size,
+};
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::apply::Applied;
+use super::build::Skip;
+use super::dereference::Inputs;
+use super::validate::{Timing, Validated, Verdict};
+use crate::controller::outcome::{item, outcome};
+use crate::controller::place::Place;
+use crate::controller::retention::{Outcome, newest};
+
+/// At most this many claims are named in a message.
+const NAMED: usize = 3;
+
+/// Something that keeps an EraTracking from being as it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Problem {
+    reason: Reason,
+    message: String,
+}
+
+impl Problem {
+    fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+    fn of(claim: &str, reason: Reason, message: &str) -> Self {
+        Self::new(reason, format!("{claim}: {message}"))
+    }
+}
+
+/// What a condition says before it gets its type and time.
+struct Word(ConditionStatus, Reason, String);
+
+/// Derives the whole status. Conditions keep the time of their last transition.
+pub(crate) fn status(
+    inputs: &Inputs,
+    validated: &Validated,
+    applied: &Applied,
+    now: Timestamp,
+) -> EraTrackingStatus {
+    let old = inputs.tracking.status.clone().unwrap_or_default();
+    let volumes = tracked_volumes(validated, applied);
+    let count = |type_| volumes.iter().filter(|it| is_true(it, type_)).count();
+    let last = volumes.iter().filter_map(|it| it.status.as_ref()?.last_snapshot.as_ref());
+    let changed_bytes = last.clone().filter_map(|it| it.changed_bytes).fold(None, |sum: Option<u64>, bytes| {
+        Some(sum.unwrap_or(0).saturating_add(bytes))
+    });
+    let existing = validated.claims.values().filter(|it| !matches!(it, Verdict::NotFound));
+    let current = current(inputs, validated, applied, &volumes);
+    let mut conditions = old.conditions;
+    for (type_, Word(status, reason, message)) in [
+        (ConditionType::Ready, ready(inputs, validated, &volumes, &current)),
+        (ConditionType::TrackingIntact, intact(validated, &volumes)),
+        (ConditionType::SnapshotCurrent, current),
+    ] {
+        let condition = Condition::new(type_, status, reason, message, Time(now))
+            .of_generation(inputs.tracking.metadata.generation);
+        condition::set(&mut conditions, condition);
+    }
+    EraTrackingStatus {
+        observed_generation: inputs.tracking.metadata.generation.and_then(|it| u64::try_from(it).ok()),
+        matched: Some(number(existing.count())),
+        tracked: Some(number(count(ConditionType::Attached))),
+        intact: Some(number(count(ConditionType::TrackingIntact))),
+        changed: changed_bytes.map(size::for_people),
+        changed_bytes,
+        last_schedule_time: applied.firing.done.map(Time).or(old.last_schedule_time),
+        last_snapshot_time: last.map(|it| it.time.clone()).max_by_key(|time| time.0),
+        next_snapshot_time: applied.firing.next.map(Time),
+        conditions,
+    }
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// The EraVolumes of the claims that are this EraTracking's.
+fn tracked_volumes(validated: &Validated, applied: &Applied) -> Vec<Arc<EraVolume>> {
+    let mine = validated.claims.iter().filter_map(|(claim, verdict)| match verdict {
+        Verdict::Track(target) => {
+            applied.volumes.get(claim).filter(|it| it.spec.claim.uid == target.claim.uid).cloned()
+        }
+        Verdict::NotFound | Verdict::NotBound(_) | Verdict::Taken(_) => None,
+    });
+    mine.collect()
+}
+
+fn conditions(volume: &EraVolume) -> &[Condition] {
+    volume.status.as_ref().map_or(&[], |status| &status.conditions)
+}
+
+fn is_true(volume: &EraVolume, type_: ConditionType) -> bool {
+    condition::is_true(conditions(volume), type_)
+}
+
+fn ready(
+    inputs: &Inputs,
+    validated: &Validated,
+    volumes: &[Arc<EraVolume>],
+    current: &Word,
+) -> Word {
+    let mut problems = Vec::new();
+    problems.extend(validated.unreadable.iter().map(|it| Problem::new(Reason::NoClaimsMatched, it)));
+    problems.extend(validated.too_fine.iter().map(|it| Problem::new(Reason::LimitExceeded, it)));
+    if validated.claims.is_empty() && validated.unreadable.is_none() {
+        let message = "no claim of the namespace matches spec.claims.selector";
+        problems.push(Problem::new(Reason::NoClaimsMatched, message));
+    }
+    problems.extend(validated.claims.iter().filter_map(|(claim, verdict)| of_claim(claim, verdict, inputs)));
+    problems.extend(validated.claims.iter().filter_map(|(claim, verdict)| {
+        let Verdict::Track(target) = verdict else { return None };
+        let volume = volumes.iter().find(|it| it.name_any() == *claim);
+        of_volume(claim, &target.place, volume.map(|it| it.as_ref()), validated)
+    }));
+    problems.extend(volumes.iter().filter_map(|volume| of_chain(volume)));
+    if current.0 == ConditionStatus::False {
+        problems.push(Problem::new(current.1, &current.2));
+    }
+    match said(&problems) {
+        Some((reason, message)) => Word(ConditionStatus::False, reason, message),
+        None => {
+            let message = format!("{} of {} claims tracked", volumes.len(), validated.claims.len());
+            Word(ConditionStatus::True, Reason::AllTracked, message)
+        }
+    }
+}
+
+fn of_claim(claim: &str, verdict: &Verdict, inputs: &Inputs) -> Option<Problem> {
+    match verdict {
+        Verdict::Track(_) => None,
+        Verdict::NotFound => {
+            let namespace = inputs.tracking.namespace().unwrap_or_default();
+            let message = format!("not found in namespace {namespace}, or being deleted");
+            Some(Problem::of(claim, Reason::ClaimNotFound, &message))
+        }
+        Verdict::NotBound(message) => Some(Problem::of(claim, Reason::ClaimNotBound, message)),
+        Verdict::Taken(other) => {
+            let message = format!("tracked for the older EraTracking {other}");
+            Some(Problem::of(claim, Reason::ClaimTaken, &message))
+        }
+    }
+}
+
+fn of_volume(
+    claim: &str,
+    place: &Place,
+    volume: Option<&EraVolume>,
+    validated: &Validated,
+) -> Option<Problem> {
+    let problem = |message: &str| Some(Problem::of(claim, Reason::VolumeNotReady, message));
+    let Some(volume) = volume else {
+        // The granularity is named already.
+        return validated.too_fine.is_none().then(|| problem("its EraVolume is being replaced"))?;
+    };
+    if volume.metadata.deletion_timestamp.is_some() {
+        return problem("its EraVolume is being deleted, and is made again afterwards");
+    }
+    match (place, condition::find(conditions(volume), ConditionType::Ready)) {
+        (_, Some(ready)) if ready.is_true() => None,
+        (_, Some(ready)) => problem(&format!("{} ({})", ready.reason, ready.message)),
+        (Place::Unknown(message), None) => problem(&format!("{} ({message})", Reason::NodeUnknown)),
+        (Place::Shared(message), None) => problem(&format!("{} ({message})", Reason::AccessModeUnsupported)),
+        (Place::Node(node), None) => problem(&format!("waits for the agent of node {node}")),
+    }
+}
+
+/// A volume whose next snapshot will be full, although there was a snapshot before.
+fn of_chain(volume: &EraVolume) -> Option<Problem> {
+    let intact = condition::find(conditions(volume), ConditionType::TrackingIntact)?;
+    let told_otherwise = !is_true(volume, ConditionType::Attached) || intact.is_true();
+    if told_otherwise || intact.known_reason() == Some(Reason::NoBaseline) {
+        return None;
+    }
+    let message = format!("{} ({})", intact.reason, intact.message);
+    Some(Problem::of(&volume.name_any(), Reason::VolumeNotIntact, &message))
+}
+
+/// The first problem's reason, and as many of that reason as fit; then how many there are besides.
+fn said(problems: &[Problem]) -> Option<(Reason, String)> {
+    let reason = problems.first()?.reason;
+    let named: Vec<&str> = problems
+        .iter()
+        .filter(|it| it.reason == reason)
+        .take(NAMED)
+        .map(|it| it.message.as_str())
+        .collect();
+    let more = problems.len() - named.len();
+    let tail = if more == 0 { String::new() } else { format!("; and {more} more") };
+    Some((reason, format!("{}{tail}", named.join("; "))))
+}
+
+fn intact(validated: &Validated, volumes: &[Arc<EraVolume>]) -> Word {
+    let whole = volumes.iter().filter(|it| is_true(it, ConditionType::TrackingIntact)).count();
+    let all = validated.claims.len();
+    let message = format!("the next snapshot of {whole} of {all} claims is incremental");
+    if whole == all && all > 0 {
+        return Word(ConditionStatus::True, Reason::ChainIntact, message);
+    }
+    let why = volumes.iter().find_map(|volume| {
+        let intact = condition::find(conditions(volume), ConditionType::TrackingIntact)?;
+        (!intact.is_true()).then(|| format!("; {}: {}", volume.name_any(), intact.reason))
+    });
+    let message = format!("{message}{}", why.unwrap_or_default());
+    Word(ConditionStatus::False, Reason::VolumeNotIntact, message)
+}
+
+fn current(
+    inputs: &Inputs,
+    validated: &Validated,
+    applied: &Applied,
+    volumes: &[Arc<EraVolume>],
+) -> Word {
+    match &validated.timing {
+        Timing::ByHand => {
+            Word(ConditionStatus::Unknown, Reason::NoSchedule, "spec.snapshots is not set".into())
+        }
+        Timing::Suspended => {
+            let message = "spec.snapshots.suspend is true; tracking goes on";
+            Word(ConditionStatus::Unknown, Reason::ScheduleSuspended, message.into())
+        }
+        Timing::Impossible(error) => {
+            Word(ConditionStatus::False, error.reason(), crate::exit::chain(error))
+        }
+        Timing::Follow(_) => match said(&overdue(inputs, applied, volumes)) {
+            Some((reason, message)) => Word(ConditionStatus::False, reason, message),
+            None => kept(inputs, applied).unwrap_or_else(|| {
+                Word(ConditionStatus::True, Reason::OnSchedule, String::new())
+            }),
+        },
+    }
+}
+
+fn overdue(inputs: &Inputs, applied: &Applied, volumes: &[Arc<EraVolume>]) -> Vec<Problem> {
+    let firing = &applied.firing;
+    let mut problems = Vec::new();
+    problems.extend(firing.missed.map(|at| {
+        let message = format!("{at} passed by more than spec.snapshots.startingDeadlineSeconds without a snapshot");
+        Problem::new(Reason::SnapshotOverdue, message)
+    }));
+    if firing.throttled {
+        let message = "more snapshots are due than may be created at once; they follow one by one";
+        problems.push(Problem::new(Reason::Throttled, message));
+    }
+    problems.extend(firing.skipped.iter().filter_map(|(claim, skip)| match skip {
+        // Said by Ready, with the reason.
+        Skip::NotAttached => None,
+        Skip::Pending(other) => {
+            let message = format!("left out, since {other} is still under way");
+            Some(Problem::of(claim, Reason::SnapshotOverdue, &message))
+        }
+        Skip::Budget(message) => Some(Problem::of(claim, Reason::StorageBudget, message)),
+    }));
+    problems.extend(volumes.iter().filter_map(|volume| failed(inputs, &volume.name_any())));
+    problems
+}
+
+/// The newest scheduled snapshot of a claim, if it failed.
+fn failed(inputs: &Inputs, claim: &str) -> Option<Problem> {
+    let owned = |it: &EraSnapshot| {
+        it.owner_references().iter().any(|owner| Some(&owner.uid) == inputs.tracking.metadata.uid.as_ref())
+    };
+    let theirs = inputs.snapshots.iter().filter(|it| it.spec.claim_name == claim && owned(it));
+    // One under way says nothing yet.
+    let ended: Vec<_> = theirs.filter(|it| outcome(it) != Outcome::Pending).map(|it| item(it)).collect();
+    let last = newest(&ended).filter(|it| it.outcome == Outcome::Failed)?;
+    let snapshot = inputs.snapshots.iter().find(|it| it.metadata.name.as_deref() == Some(last.name))?;
+    let status = snapshot.status.as_ref()?;
+    let why = condition::find(&status.conditions, ConditionType::Failed)
+        .or_else(|| condition::find(&status.conditions, ConditionType::Ready))?;
+    let message = format!("EraSnapshot {}: {}", last.name, why.reason);
+    Some(Problem::of(claim, Reason::SnapshotFailed, &message))
+}
+
+/// What went wrong at the last scheduled time stays said until the schedule has fired again.
+fn kept(inputs: &Inputs, applied: &Applied) -> Option<Word> {
+    let status = inputs.tracking.status.as_ref()?;
+    let old = condition::find(&status.conditions, ConditionType::SnapshotCurrent)?;
+    let reason = old.known_reason()?;
+    let of_a_firing = matches!(reason, Reason::SnapshotOverdue | Reason::StorageBudget);
+    let generation = inputs.tracking.metadata.generation.and_then(|it| u64::try_from(it).ok());
+    let stays = of_a_firing
+        && old.status == ConditionStatus::False
+        && applied.firing.done.is_none()
+        && old.observed_generation == generation;
+    stays.then(|| Word(ConditionStatus::False, reason, old.message.clone()))
+}

@@ -1,0 +1,142 @@
+//! Uninstalling: every tracked volume gets its original table back while its application runs, before the agents go.
+//!
+//! Take the Lease → fill the caches → delete every EraVolume → act as the controller would, for EraVolumes alone →
+//! wait until they are gone. EraTrackings and EraSnapshots stay, as the definitions do: a later installation goes on from
+//! them, each volume with a full snapshot first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eratrack_api::EraVolume;
+use futures::StreamExt;
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, Client, ResourceExt};
+
+use super::api_error::{ApiError, ApiErrorKind};
+use super::context::Context;
+use super::lease::{Candidate, Held, identity};
+use super::volume::{self, Release};
+use super::world::{World, Work, queues};
+use crate::cli::UninstallArgs;
+use crate::exit::Failure;
+
+/// How long no controller begins after a success: Helm removes its Deployment meanwhile.
+const AFTERWARDS: Duration = Duration::from_secs(60);
+/// At most this many volumes are named in a message.
+const NAMED: usize = 20;
+
+/// Takes every stack out, or says which are left, why, and what to do.
+pub(crate) async fn uninstall(args: UninstallArgs) -> Result<(), Failure> {
+    let client = super::connect().await?;
+    if !tracks_anything(&client).await.map_err(Failure::other)? {
+        println!("no volume is tracked");
+    }
+    let candidate = Candidate::new(&client, &args.namespace, &args.lease_name, identity("uninstall"));
+    let mut held = candidate.seize().await.map_err(Failure::other)?;
+    let result = take_out(&client, &args, &mut held).await;
+    match &result {
+        Ok(()) => held.leave_for(AFTERWARDS).await.map_err(Failure::other)?,
+        // The installation stays, and so its controller must be able to go on.
+        Err(Failure::Incomplete(_) | Failure::Other(_)) => held.release().await,
+        Err(Failure::LeaseLost { .. }) => {}
+    }
+    result
+}
+
+/// Whether there is any EraVolume, or even the kind.
+async fn tracks_anything(client: &Client) -> Result<bool, ApiError> {
+    let api: Api<EraVolume> = Api::all(client.clone());
+    match api.list(&ListParams::default().limit(1)).await {
+        Ok(list) => Ok(!list.items.is_empty()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(ApiError::new("list", "EraVolumes", error)),
+    }
+}
+
+async fn take_out(client: &Client, args: &UninstallArgs, held: &mut Held) -> Result<(), Failure> {
+    let (world, writers) = World::new();
+    let world = Arc::new(world);
+    let (queues, work) = queues();
+    let pumps = world.pumps(client, &args.namespace, writers, &queues);
+    let context = Arc::new(super::context(client.clone(), world.clone(), super::Settings::default()));
+    tokio::select! {
+        () = pumps => Err(Failure::Incomplete("the watches ended".to_owned())),
+        lost = held.keep() => Err(lost),
+        result = tokio::time::timeout(args.timeout, all_gone(&context, work)) => match result {
+            Ok(result) => result,
+            Err(_) => Err(Failure::Incomplete(left(&context, args.timeout))),
+        },
+    }
+}
+
+async fn all_gone(context: &Arc<Context>, work: Work) -> Result<(), Failure> {
+    let world = &context.world;
+    world.filled().await.map_err(Failure::other)?;
+    let volumes = world.volumes.state();
+    let total = volumes.len();
+    println!("{total} volumes get their original tables back");
+    for volume in &volumes {
+        delete(&context.client, volume).await.map_err(Failure::other)?;
+    }
+    // Each event about a volume passes through here, its end too.
+    let mut done = std::pin::pin!(super::volume_loop(context, work.volumes));
+    while !world.volumes.is_empty() {
+        if done.next().await.is_none() {
+            return Err(Failure::Incomplete(left(context, Duration::ZERO)));
+        }
+    }
+    println!("all {total} volumes have their original tables back");
+    Ok(())
+}
+
+async fn delete(client: &Client, volume: &EraVolume) -> Result<(), ApiError> {
+    let namespace = volume.namespace().unwrap_or_default();
+    let api: Api<EraVolume> = Api::namespaced(client.clone(), &namespace);
+    match api.delete(&volume.name_any(), &DeleteParams::background()).await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            match ApiError::new("delete", &format!("EraVolume {namespace}/{}", volume.name_any()), error) {
+                known if known.kind == ApiErrorKind::Gone => Ok(()),
+                other => Err(other),
+            }
+        }
+    }
+}
+
+/// Which volumes are left, why, and what to do.
+fn left(context: &Context, after: Duration) -> String {
+    let volumes = context.world.volumes.state();
+    let now = (context.now)();
+    let mut lines: Vec<String> = volumes
+        .iter()
+        .take(NAMED)
+        .map(|it| {
+            let around = volume::observe(&context.world, it);
+            let why = match volume::decide(it, &around, now) {
+                Release::Hold(_, why) => format!("{why}{}", said(it)),
+                Release::NotAsked => "it was made again meanwhile; delete its EraTracking".to_owned(),
+                Release::Free(cause) => format!("{}, but its finalizer is not removed yet", cause.message()),
+            };
+            format!("  {}/{}: {why}", it.namespace().unwrap_or_default(), it.name_any())
+        })
+        .collect();
+    if volumes.len() > NAMED {
+        lines.push(format!("  and {} more", volumes.len() - NAMED));
+    }
+    format!(
+        "{} volumes are still tracked after {} s:\n{}\n\
+         Start the agents of those nodes (kubectl -n NAMESPACE get pods -o wide), or remove the Node objects of nodes \
+         that will not come back, then uninstall again. Nothing was lost: the volumes work as before.",
+        volumes.len(),
+        after.as_secs(),
+        lines.join("\n")
+    )
+}
+
+/// What the agent says of a volume.
+fn said(volume: &EraVolume) -> String {
+    let conditions = volume.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let attached = eratrack_api::condition::find(conditions, eratrack_api::ConditionType::Attached);
+    attached.map(|it| format!(" (Attached={}: {} {})", it.status.as_str(), it.reason, it.message)).unwrap_or_default()
+}
+

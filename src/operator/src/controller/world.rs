@@ -1,0 +1,197 @@
+//! What the controller sees: one watch a kind, each object cut down, and for each change the objects to look at again.
+//!
+//! Slices are not among the kinds: they are data, read by name, never listed or watched.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use eratrack_api::{EraSnapshot, EraTracking, EraVolume};
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::future::{BoxFuture, FutureExt, try_join_all};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{self, Lookup, Store};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, reflector::ObjectRef};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+use super::budget::Usage;
+use super::place::Map;
+use super::routes::Routes;
+use super::trim::Trim;
+
+/// The labels of an agent's pod, as the chart sets them.
+pub(crate) const AGENT_PODS: &str = "app.kubernetes.io/name=eratrack,app.kubernetes.io/component=agent";
+
+/// The caches, a kind each.
+pub(crate) struct World {
+    pub(crate) trackings: Store<EraTracking>,
+    pub(crate) volumes: Store<EraVolume>,
+    pub(crate) snapshots: Store<EraSnapshot>,
+    pub(crate) claims: Store<PersistentVolumeClaim>,
+    pub(crate) persistent: Store<PersistentVolume>,
+    pub(crate) nodes: Store<Node>,
+    pub(crate) agents: Store<Pod>,
+    pub(crate) attachments: Store<VolumeAttachment>,
+}
+
+/// The other ends of the caches, for [`World::pumps`] or for a test that fills them.
+pub(crate) struct Writers {
+    pub(crate) trackings: Writer<EraTracking>,
+    pub(crate) volumes: Writer<EraVolume>,
+    pub(crate) snapshots: Writer<EraSnapshot>,
+    pub(crate) claims: Writer<PersistentVolumeClaim>,
+    pub(crate) persistent: Writer<PersistentVolume>,
+    pub(crate) nodes: Writer<Node>,
+    pub(crate) agents: Writer<Pod>,
+    pub(crate) attachments: Writer<VolumeAttachment>,
+}
+
+/// What is to be looked at again, a queue a kind. Sending never waits; the scheduler at the other end drops doubles.
+#[derive(Clone)]
+pub(crate) struct Queues {
+    pub(crate) trackings: UnboundedSender<ObjectRef<EraTracking>>,
+    pub(crate) volumes: UnboundedSender<ObjectRef<EraVolume>>,
+    pub(crate) snapshots: UnboundedSender<ObjectRef<EraSnapshot>>,
+}
+
+/// The receiving ends of [`Queues`].
+pub(crate) struct Work {
+    pub(crate) trackings: UnboundedReceiver<ObjectRef<EraTracking>>,
+    pub(crate) volumes: UnboundedReceiver<ObjectRef<EraVolume>>,
+    pub(crate) snapshots: UnboundedReceiver<ObjectRef<EraSnapshot>>,
+}
+
+/// The queues and their ends.
+pub(crate) fn queues() -> (Queues, Work) {
+    let (trackings, tracking_work) = unbounded();
+    let (volumes, volume_work) = unbounded();
+    let (snapshots, snapshot_work) = unbounded();
+    let work = Work { trackings: tracking_work, volumes: volume_work, snapshots: snapshot_work };
+    (Queues { trackings, volumes, snapshots }, work)
+}
+
+impl World {
+    /// Empty caches and what fills them.
+    pub(crate) fn new() -> (Self, Writers) {
+        let (trackings, tracking_writer) = reflector::store();
+        let (volumes, volume_writer) = reflector::store();
+        let (snapshots, snapshot_writer) = reflector::store();
+        let (claims, claim_writer) = reflector::store();
+        let (persistent, persistent_writer) = reflector::store();
+        let (nodes, node_writer) = reflector::store();
+        let (agents, agent_writer) = reflector::store();
+        let (attachments, attachment_writer) = reflector::store();
+        let writers = Writers {
+            trackings: tracking_writer,
+            volumes: volume_writer,
+            snapshots: snapshot_writer,
+            claims: claim_writer,
+            persistent: persistent_writer,
+            nodes: node_writer,
+            agents: agent_writer,
+            attachments: attachment_writer,
+        };
+        (Self { trackings, volumes, snapshots, claims, persistent, nodes, agents, attachments }, writers)
+    }
+
+    /// Fills the caches from the API server for as long as it is polled.
+    pub(crate) fn pumps(
+        self: &Arc<Self>,
+        client: &Client,
+        namespace: &str,
+        writers: Writers,
+        queues: &Queues,
+    ) -> impl Future<Output = ()> + use<> {
+        let all = watcher::Config::default();
+        let agents = watcher::Config::default().labels(AGENT_PODS);
+        let Writers { trackings, volumes, snapshots, claims, persistent, nodes, agents: pods, attachments } =
+            writers;
+        let routes = || (self.clone(), queues.clone());
+        let every: Vec<BoxFuture<'static, ()>> = vec![
+            pump(watch(Api::all(client.clone()), all.clone()), trackings, routes()).boxed(),
+            pump(watch(Api::all(client.clone()), all.clone()), volumes, routes()).boxed(),
+            pump(watch(Api::all(client.clone()), all.clone()), snapshots, routes()).boxed(),
+            pump(watch(Api::all(client.clone()), all.clone()), claims, routes()).boxed(),
+            pump(watch(Api::all(client.clone()), all.clone()), persistent, routes()).boxed(),
+            pump(watch(Api::all(client.clone()), all.clone()), nodes, routes()).boxed(),
+            pump(watch(Api::namespaced(client.clone(), namespace), agents), pods, routes()).boxed(),
+            pump(watch(Api::all(client.clone()), all), attachments, routes()).boxed(),
+        ];
+        futures::future::join_all(every).map(drop)
+    }
+
+    /// Waits until every cache was filled once.
+    pub(crate) async fn filled(&self) -> Result<(), reflector::store::WriterDropped> {
+        let each: Vec<BoxFuture<'_, _>> = vec![
+            self.trackings.wait_until_ready().boxed(),
+            self.volumes.wait_until_ready().boxed(),
+            self.snapshots.wait_until_ready().boxed(),
+            self.claims.wait_until_ready().boxed(),
+            self.persistent.wait_until_ready().boxed(),
+            self.nodes.wait_until_ready().boxed(),
+            self.agents.wait_until_ready().boxed(),
+            self.attachments.wait_until_ready().boxed(),
+        ];
+        try_join_all(each).await.map(drop)
+    }
+
+    /// What the lists of all snapshots take.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage::of(self.snapshots.state().iter().map(|it| it.as_ref()))
+    }
+
+    /// Where nodes and attachments are.
+    pub(crate) fn map(&self) -> Map {
+        Map { nodes: self.nodes.state(), attachments: self.attachments.state() }
+    }
+}
+
+fn watch<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    watcher::watcher(api, config).default_backoff()
+}
+
+/// Keeps one cache, and passes on who cares. A change to nothing that is kept is passed on to nobody. After a gap in
+/// the watch everything is looked at again, since deletions may have been missed.
+pub(crate) async fn pump<K>(
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+    mut cache: Writer<K>,
+    (world, queues): (Arc<World>, Queues),
+) where
+    K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + PartialEq + Trim + Routes + 'static,
+{
+    let kind = <K as Resource>::kind(&());
+    let reader = cache.as_reader();
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        let event = match event {
+            Ok(event) => event.modify(Trim::trim),
+            Err(error) => {
+                tracing::warn!(%kind, error = crate::exit::chain(&error), "the watch failed; it is tried again");
+                continue;
+            }
+        };
+        let unchanged = match &event {
+            Event::Apply(new) => {
+                reader.get(&ObjectRef::from_obj(new)).is_some_and(|old| old.as_ref() == new)
+            }
+            Event::Delete(_) | Event::Init | Event::InitApply(_) | Event::InitDone => false,
+        };
+        cache.apply_watcher_event(&event);
+        match event {
+            Event::Apply(object) if !unchanged => object.route(&world, &queues),
+            Event::Delete(object) => object.route(&world, &queues),
+            Event::InitDone => super::routes::everything(&world, &queues),
+            Event::Apply(_) | Event::Init | Event::InitApply(_) => {}
+        }
+    }
+}
