@@ -14,13 +14,22 @@ use kit::Volume;
 
 /// A host whose metadata files go into this directory of the guest.
 pub(crate) fn host(dir: &Path) -> Host {
+    waiting_host(dir, Duration::from_secs(10))
+}
+
+/// The same, but waiting for LVM's lock hardly at all.
+pub(crate) fn impatient_host(dir: &Path) -> Host {
+    waiting_host(dir, Duration::from_millis(300))
+}
+
+fn waiting_host(dir: &Path, lock_deadline: Duration) -> Host {
     let store = StoreConfig { per_node_percent: 100, ..StoreConfig::new(dir.join("eratrack")) };
     Host::new(HostConfig {
         root: "/".into(),
         dm: Arc::new(Kernel::open().expect("device mapper is there")),
         store,
         nodes: "/dev".into(),
-        lock_deadline: Duration::from_secs(10),
+        lock_deadline,
     })
 }
 
