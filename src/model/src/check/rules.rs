@@ -368,6 +368,8 @@ impl<'a> State<'a> {
     fn remove(&mut self, role: Role) -> Verdict {
         require(self.own(role).is_some(), Rule::IsThere, || role.to_string())?;
         self.not_in_use(role)?;
+        let under_era = role == Role::Base && self.era.is_some();
+        require(!under_era, Rule::NotInUse, || "era goes first".into())?;
         *self.own(role) = None;
         Ok(())
     }

@@ -1,0 +1,100 @@
+//! What plans look like, word for word. `UPDATE_GOLDEN=1 cargo test` writes them anew.
+
+mod common;
+
+use std::path::Path;
+
+use common::{Machine, STRIPED, THICK, THIN, desired, volume};
+use eratrack_model::plan::{Plan, plan, plan_boundary};
+use eratrack_model::stack::Desired;
+
+fn golden(name: &str, plan: &Plan) {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, plan.to_string()).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(plan.to_string(), expected, "{}; UPDATE_GOLDEN=1 writes it anew", path.display());
+}
+
+fn track(machine: &Machine) -> Plan {
+    plan(&machine.observe(), &desired()).unwrap()
+}
+
+fn untrack(machine: &Machine) -> Plan {
+    plan(&machine.observe(), &Desired::Untracked).unwrap()
+}
+
+fn tracked(table: &str, lvm: bool) -> Machine {
+    let mut machine = Machine::new(volume(table, lvm));
+    let plan = track(&machine);
+    assert!(machine.run(&plan, None));
+    machine
+}
+
+/// Killed before the step whose text starts so, or in the middle of a swap.
+fn killed_before(mut machine: Machine, plan: &Plan, step: &str) -> Machine {
+    let at = plan.steps.iter().position(|found| found.to_string().starts_with(step));
+    machine.run(plan, Some(at.expect("such a step")));
+    machine
+}
+
+fn killed_in_swap(mut machine: Machine, plan: &Plan, swap: &str) -> Machine {
+    let at = plan.steps.iter().position(|found| found.to_string().starts_with(swap));
+    machine.run(plan, Some(at.expect("a swap") + 1));
+    machine
+}
+
+#[test]
+fn insertions() {
+    golden("insert_thick", &track(&Machine::new(volume(THICK, true))));
+    golden("insert_not_lvm", &track(&Machine::new(volume(THICK, false))));
+    golden("insert_striped", &track(&Machine::new(volume(STRIPED, true))));
+    golden("insert_thin", &track(&Machine::new(volume(THIN, true))));
+}
+
+#[test]
+fn insertions_that_were_killed() {
+    let bare = Machine::new(volume(THICK, true));
+    let first = track(&bare);
+    let no_era = killed_before(bare.clone(), &first, "create era");
+    golden("insert_again_without_era", &track(&no_era));
+    golden("undo_without_era", &untrack(&no_era));
+    golden("insert_again_half_made", &track(&killed_before(bare.clone(), &first, "load era")));
+    let in_slot = killed_in_swap(bare, &first, "swap");
+    golden("insert_again_slot_taken", &track(&in_slot));
+    golden("undo_slot_taken", &untrack(&in_slot));
+}
+
+#[test]
+fn removals() {
+    let whole = tracked(THICK, true);
+    golden("remove_thick", &untrack(&whole));
+    golden("remove_thin", &untrack(&tracked(THIN, true)));
+    let first = untrack(&whole);
+    golden("remove_again_slot_taken", &untrack(&killed_in_swap(whole.clone(), &first, "swap")));
+    golden("remove_again_base_left", &untrack(&killed_before(whole, &first, "remove base")));
+    golden("remove_nothing", &untrack(&Machine::new(volume(THICK, true))));
+}
+
+#[test]
+fn boundaries() {
+    let boundary = |machine: &Machine| plan_boundary(&machine.observe()).unwrap();
+    let whole = tracked(THICK, true);
+    golden("boundary_thick", &boundary(&whole));
+    golden("boundary_thin", &boundary(&tracked(THIN, true)));
+    let first = boundary(&whole);
+    golden("tracked_after_killed_boundary", &track(&killed_in_swap(whole, &first, "drain")));
+}
+
+#[test]
+fn what_others_did() {
+    let mut reloaded = tracked(THICK, true);
+    golden("tracked_already", &track(&reloaded));
+    reloaded.lvm_reloads("0 262144 linear 8:0 2048");
+    golden("reloaded_insert", &track(&reloaded));
+    golden("reloaded_remove", &untrack(&reloaded));
+    reloaded.x = None;
+    golden("gone_remove", &untrack(&reloaded));
+}
