@@ -203,6 +203,18 @@ pub(crate) struct Shared {
     pub(crate) product: Product,
 }
 
+impl Shared {
+    /// Installs eratrack if it is not.
+    pub(crate) fn ensure_installed(&self) -> Outcome {
+        let helm = self.cluster.helm();
+        if helm.helm(&["status", "eratrack", "--namespace", NAMESPACE])?.success {
+            return Ok(());
+        }
+        let arguments = install_arguments();
+        helm.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
+    }
+}
+
 /// The shared cluster; started by the first that asks.
 pub(crate) fn shared() -> Outcome<&'static Shared> {
     static SHARED: Mutex<Option<&'static Shared>> = Mutex::new(None);

@@ -1,6 +1,14 @@
 //! The scenarios of the cluster tier: each in a namespace of its own, on a cluster that they share.
 
+mod admission;
+mod admission_rights;
+mod chain;
+mod definitions;
 mod main_job;
+mod refusals;
+mod schema;
+mod schema_cases;
+mod stage;
 
 use crate::failure::Outcome;
 
@@ -14,5 +22,18 @@ pub(crate) struct Scenario {
 
 /// Every scenario, in the order in which they run.
 pub(crate) fn all() -> Vec<Scenario> {
-    vec![Scenario { name: "cluster_main_job", run: main_job::run }]
+    let scenario = |name, run| Scenario { name, run };
+    vec![
+        scenario("cluster_schema", definitions::schema),
+        scenario("cluster_admission", definitions::admission),
+        scenario("cluster_main_job", main_job::run),
+        scenario("cluster_refusals", refusals::run),
+        scenario("cluster_agent_killed", chain::agent_killed),
+        scenario("cluster_volume_remounted", chain::volume_remounted),
+        scenario("cluster_selector_left", chain::selector_left),
+        scenario("cluster_lvextend", chain::lvextend),
+        scenario("cluster_thin_volume", chain::thin_volume),
+        // The last: it takes eratrack away.
+        scenario("cluster_uninstall", chain::uninstall),
+    ]
 }

@@ -1,0 +1,191 @@
+//! A replica kept by lists alone, through all that happens to a volume and its agent.
+
+use super::stage::Stage;
+use crate::{
+    cluster::{Application, NAMESPACE, Replica, Volume},
+    demo::Snapshot,
+    failure::Outcome,
+};
+
+/// A volume, its application, and the replica that follows it.
+struct Follower {
+    stage: Stage,
+    volume: Volume,
+    application: Application,
+    replica: Replica,
+    snapshots: Vec<Snapshot>,
+}
+
+impl Follower {
+    /// Tracks a fresh volume, and copies all of it after its first snapshot.
+    fn start(stage: Stage) -> Outcome<Self> {
+        let (volume, application) = stage.tracked("data", 128)?;
+        Self::follow(stage, volume, application)
+    }
+
+    fn follow(stage: Stage, volume: Volume, application: Application) -> Outcome<Self> {
+        let replica = Replica::of(&volume);
+        let mut follower = Self { stage, volume, application, replica, snapshots: Vec::new() };
+        let first = follower.snapshot()?;
+        expect(first.kind == "Full", "the first snapshot is full", &first)?;
+        follower.stage.node().run(&follower.replica.create())?;
+        follower.stage.node().run(&follower.replica.copy_all())?;
+        Ok(follower)
+    }
+
+    /// Makes a snapshot and waits for it.
+    fn snapshot(&mut self) -> Outcome<Snapshot> {
+        let name = self.ask_for_snapshot()?;
+        self.receive(&name)
+    }
+
+    fn ask_for_snapshot(&self) -> Outcome<String> {
+        let name = format!("s{}", self.snapshots.len());
+        self.stage.user.apply(&Snapshot::manifest(&name, "data"))?;
+        Ok(name)
+    }
+
+    fn receive(&mut self, name: &str) -> Outcome<Snapshot> {
+        let snapshot = Snapshot::ready(&self.stage.user, name)?;
+        self.snapshots.push(snapshot.clone());
+        Ok(snapshot)
+    }
+
+    /// Copies what the last snapshot lists, after checking that it continues the one before.
+    fn copy_increment(&self) -> Outcome {
+        let [.., before, last] = self.snapshots.as_slice() else {
+            return Err("there is no increment to copy".into());
+        };
+        let linked = last.kind == "Incremental"
+            && last.since == Some(before.era)
+            && last.chain == before.chain;
+        expect(linked, "the snapshot continues the chain", last)?;
+        self.replica.copy_listed(self.stage.node(), &last.blocks).map(drop)
+    }
+
+    /// Quiesces, makes the last snapshot, copies its list: volume and replica must be equal.
+    fn finish(mut self) -> Outcome {
+        self.application.quiesce()?;
+        self.stage.node().run("sync")?;
+        self.snapshot()?;
+        self.copy_increment()?;
+        self.stage.node().run(&self.replica.compare())?;
+        self.application.verify()?;
+        self.stage.close()
+    }
+}
+
+fn expect(holds: bool, what: &str, seen: &Snapshot) -> Outcome {
+    if holds { Ok(()) } else { Err(format!("NOT TRUE: {what}\nseen: {seen:?}").into()) }
+}
+
+/// `cluster_agent_killed`: SIGKILL at different moments after a snapshot was asked for loses no changed block.
+pub(super) fn agent_killed() -> Outcome {
+    let mut follower = Follower::start(Stage::open("cluster-agent-killed")?)?;
+    for milliseconds in [0, 100, 300, 700] {
+        follower.application.until_more(20)?;
+        let name = follower.ask_for_snapshot()?;
+        let kill = format!("sleep 0.{milliseconds:03}; pkill -KILL -x -f '/eratrack agent.*'");
+        follower.stage.node().run(&kill)?;
+        follower.receive(&name)?;
+        follower.copy_increment()?;
+    }
+    follower.finish()
+}
+
+/// `cluster_volume_remounted`: a pod that goes and another that comes keep the chain.
+pub(super) fn volume_remounted() -> Outcome {
+    let mut follower = Follower::start(Stage::open("cluster-volume-remounted")?)?;
+    follower.stage.user.run(&["delete", "pod", "data", "--grace-period=1"])?;
+    follower.application = follower.stage.application("data")?;
+    follower.application.until_more(20)?;
+    follower.snapshot()?;
+    follower.copy_increment()?;
+    follower.finish()
+}
+
+/// `cluster_selector_left`: an EraVolume that leaves the selector of its agent's watch is not one to be let go.
+pub(super) fn selector_left() -> Outcome {
+    let mut follower = Follower::start(Stage::open("cluster-selector-left")?)?;
+    let elsewhere = r#"{"spec":{"nodeName":"elsewhere"}}"#;
+    follower.stage.user.run(&["patch", "eravolume/data", "--type=merge", "-p", elsewhere])?;
+    // The controller puts it right: the agent has seen it go and come.
+    follower.stage.user.until("eravolume/data", "node1 again", super::stage::SOON, |value| {
+        (value["spec"]["nodeName"] == "node1").then_some(()).ok_or_else(String::new)
+    })?;
+    follower.application.until_more(20)?;
+    follower.snapshot()?;
+    follower.copy_increment()?;
+    follower.finish()
+}
+
+/// `cluster_lvextend`: LVM takes era out by loading its own table; the chain breaks, says why, and a new one begins.
+pub(super) fn lvextend() -> Outcome {
+    let stage = Stage::open("cluster-lvextend")?;
+    let (volume, application) = stage.tracked("data", 128)?;
+    let mut follower = Follower::follow(stage, volume, application)?;
+    let name = follower.volume.name.clone();
+    follower.stage.node().run(&format!("lvextend --size +64M data/{name}"))?;
+    follower.application.until_more(20)?;
+    let broken = follower.snapshot()?;
+    let reasons = ["TableReloaded", "Resized"];
+    let told = broken.kind == "Full" && reasons.contains(&broken.full_reason.as_str());
+    expect(told, "the snapshot after lvextend is full, and says why", &broken)?;
+    follower.stage.until_attached("data")?;
+    follower.stage.node().run(&format!("lvextend --size +64M data/{name}_replica"))?;
+    follower.stage.node().run(&follower.replica.copy_all())?;
+    follower.application.until_more(20)?;
+    follower.finish()
+}
+
+/// `cluster_thin_volume`: a thin volume is tracked, and LVM can still make a snapshot of it.
+pub(super) fn thin_volume() -> Outcome {
+    let stage = Stage::open("cluster-thin-volume")?;
+    let volume = stage.plan("data", 128);
+    let node = stage.node();
+    node.run("lvcreate --yes --type thin-pool --size 256M --name pool data")?;
+    node.run(&format!(
+        "lvcreate --yes --virtualsize 128M --thinpool pool --name {} data",
+        volume.name
+    ))?;
+    stage.offer(&volume.name, &volume.manifest())?;
+    let application = stage.application("data")?;
+    stage.track("data")?;
+    stage.until_attached("data")?;
+    let mut follower = Follower::follow(stage, volume, application)?;
+    follower.application.until_more(20)?;
+    follower.snapshot()?;
+    follower.copy_increment()?;
+    let name = follower.volume.name.clone();
+    let node = follower.stage.node();
+    node.run(&format!("lvcreate --yes --snapshot --name {name}-shot data/{name}"))?;
+    node.run(&format!("lvremove --yes data/{name}-shot"))?;
+    follower.application.until_more(20)?;
+    let after = follower.snapshot()?;
+    expect(after.kind == "Full", "the snapshot after lvcreate -s is full", &after)?;
+    follower.stage.node().run(&follower.replica.copy_all())?;
+    follower.finish()
+}
+
+/// `cluster_uninstall`: `helm uninstall` takes era out of every volume first, and the definitions stay.
+pub(super) fn uninstall() -> Outcome {
+    let stage = Stage::open("cluster-uninstall")?;
+    let volume = stage.volume("data", 128)?;
+    let application = stage.application("data")?;
+    let (table, incarnation) = (stage.table(&volume)?, application.incarnation()?);
+    stage.track("data")?;
+    stage.until_attached("data")?;
+    stage.cluster().helm().run(&["uninstall", "eratrack", "--namespace", NAMESPACE, "--wait"])?;
+    if stage.table(&volume)? != table {
+        return Err(format!("the table is {}, it was {table}", stage.table(&volume)?).into());
+    }
+    let same = application.incarnation()? == incarnation;
+    if !same {
+        return Err("the application was restarted".into());
+    }
+    application.until_more(20)?;
+    stage.node().run("sync && echo 3 > /proc/sys/vm/drop_caches")?;
+    application.verify()?;
+    stage.cluster().kubectl().run(&["get", "crd", "eratrackings.eratrack.dev"])?;
+    stage.close()
+}

@@ -1,0 +1,134 @@
+//! `cluster_refusals`: what cannot be tracked gets a condition that says why, and is left exactly as it was.
+
+use super::stage::{Stage, tracking};
+use crate::{
+    cluster::{Application, Volume},
+    failure::Outcome,
+};
+
+/// A claim that cannot be tracked, and what is said of it.
+struct Refusal {
+    object: &'static str,
+    condition: &'static str,
+    reason: &'static str,
+    /// What the message must name.
+    names: &'static str,
+}
+
+const REFUSALS: &[Refusal] = &[
+    refusal("eratracking/nowhere", "Ready", "ClaimNotFound", "nowhere"),
+    refusal("eratracking/unbound", "Ready", "ClaimNotBound", "unbound"),
+    refusal("eratracking/younger", "Ready", "ClaimTaken", "idle"),
+    refusal("eratracking/fine", "Ready", "LimitExceeded", "4Ki"),
+    refusal("eravolume/idle", "Attached", "NotInUse", ""),
+    refusal("eravolume/directory", "Attached", "SharedFilesystem", ""),
+    refusal("eravolume/many", "Attached", "AccessModeUnsupported", "ReadWriteMany"),
+    refusal("eravolume/disk", "Attached", "NotDeviceMapper", "loop"),
+    refusal("eravolume/memory", "Attached", "NotBlockBacked", "tmpfs"),
+    refusal("eravolume/snapshots", "Attached", "VolumeHasSnapshots", ""),
+];
+
+const fn refusal(
+    object: &'static str,
+    condition: &'static str,
+    reason: &'static str,
+    names: &'static str,
+) -> Refusal {
+    Refusal { object, condition, reason, names }
+}
+
+/// Makes everything that can be refused, then looks at each.
+pub(super) fn run() -> Outcome {
+    let stage = Stage::open("cluster-refusals")?;
+    let volumes =
+        [stage.volume("idle", 64)?, stage.volume("snapshots", 64)?, stage.volume("fine", 64)?];
+    prepare(&stage)?;
+    let tables = tables(&stage, &volumes)?;
+    for claim in ["nowhere", "unbound", "idle", "directory", "many", "disk", "memory", "snapshots"]
+    {
+        stage.track(claim)?;
+    }
+    stage.user.apply(&tracking("fine", "claims: {names: [fine]}, granularity: 4Ki"))?;
+    // Younger by its creation time, which counts in seconds.
+    stage.until_reason("eravolume/idle", "Attached", "False", "NotInUse")?;
+    stage.user.apply(&tracking("younger", "claims: {names: [idle]}"))?;
+    let wrong: Vec<String> =
+        REFUSALS.iter().filter_map(|it| judge(&stage, it).err()).map(|it| it.to_string()).collect();
+    if !wrong.is_empty() {
+        return Err(wrong.join("\n").into());
+    }
+    if self::tables(&stage, &volumes)? != tables {
+        return Err("the table of a device was changed that cannot be tracked".into());
+    }
+    events(&stage)?;
+    stage.node().run("lvremove --yes data/cluster-refusals-shot")?;
+    stage.close()
+}
+
+fn judge(stage: &Stage, refusal: &Refusal) -> Outcome {
+    let Refusal { object, condition, reason, names } = refusal;
+    let message = stage.until_reason(object, condition, "False", reason)?;
+    if message.contains(names) {
+        Ok(())
+    } else {
+        Err(format!("{object}: {message:?} does not name {names}").into())
+    }
+}
+
+/// Devices, directories, claims, and pods that use them.
+fn prepare(stage: &Stage) -> Outcome {
+    stage.node().run(
+        "set -e
+lvcreate --yes --snapshot --name cluster-refusals-shot --size 16M data/cluster-refusals-snapshots
+mkdir -p /disk/directory /disk/memory
+mount -t tmpfs tmpfs /disk/memory
+truncate -s 64M /disk/disk.img
+losetup /dev/loop77 /disk/disk.img || { mknod /dev/loop77 b 7 77; losetup /dev/loop77 /disk/disk.img; }",
+    )?;
+    offer(stage, "directory", "/disk/directory", "ReadWriteOnce")?;
+    offer(stage, "memory", "/disk/memory", "ReadWriteOnce")?;
+    offer(stage, "disk", "/dev/loop77", "ReadWriteOnce")?;
+    let many = stage.plan("many", 64);
+    stage.node().run(&many.create())?;
+    offer(stage, "many", &many.device(), "ReadWriteMany")?;
+    stage.user.apply(UNBOUND)?;
+    let used = ["directory", "memory", "disk", "many", "snapshots", "fine"];
+    for claim in used {
+        stage.user.apply(&Application::manifest(claim, claim))?;
+    }
+    used.iter().try_for_each(|claim| Application::new(&stage.user, claim).until_writing())
+}
+
+fn offer(stage: &Stage, claim: &str, path: &str, mode: &str) -> Outcome {
+    let volume = stage.plan(claim, 64);
+    let manifest = volume.manifest().replace(&volume.device(), path).replace("ReadWriteOnce", mode);
+    // Only a device has a file system to be made.
+    let manifest = if path.starts_with("/dev/") {
+        manifest
+    } else {
+        manifest
+            .replace(", fsType: ext4", "")
+            .replace("  mountOptions: [noatime, noinit_itable]\n", "")
+    };
+    stage.offer(&volume.name, &manifest)
+}
+
+const UNBOUND: &str = "apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: unbound}
+spec: {accessModes: [ReadWriteOnce], storageClassName: none, resources: {requests: {storage: 1Mi}}}
+";
+
+fn tables(stage: &Stage, volumes: &[Volume]) -> Outcome<Vec<String>> {
+    volumes.iter().map(|volume| stage.table(volume)).collect()
+}
+
+/// The user sees the refusal as an event of what the user wrote, too.
+fn events(stage: &Stage) -> Outcome {
+    let events = stage.user.run(&["events", "--for", "eratracking/nowhere"])?;
+    if events.contains("ClaimNotFound") {
+        Ok(())
+    } else {
+        Err(format!("no event of eratracking/nowhere says ClaimNotFound:\n{events}").into())
+    }
+}

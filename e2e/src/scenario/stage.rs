@@ -1,0 +1,151 @@
+//! What most scenarios begin with: a namespace, volumes in it, applications on them.
+
+use std::{sync::Mutex, time::Duration};
+
+use serde_json::Value;
+
+use crate::{
+    cluster::{self, Application, Cluster, Kubectl, Node, Shared, Volume, condition, ensure_group},
+    failure::Outcome,
+};
+
+/// What takes a machine a second, and a busy one a minute.
+pub(super) const SOON: Duration = Duration::from_secs(60);
+
+/// A scenario's own part of the shared cluster.
+#[derive(Debug)]
+pub(super) struct Stage {
+    shared: &'static Shared,
+    /// kubectl in the scenario's namespace.
+    pub(super) user: Kubectl,
+    namespace: String,
+    volumes: Mutex<Vec<String>>,
+}
+
+impl Stage {
+    /// Makes the namespace, on a cluster with eratrack installed.
+    pub(super) fn open(name: &str) -> Outcome<Self> {
+        let shared = cluster::shared()?;
+        shared.ensure_installed()?;
+        ensure_group(shared.cluster.node())?;
+        shared.cluster.kubectl().run(&["create", "namespace", name])?;
+        let user = shared.cluster.kubectl().in_namespace(name);
+        Ok(Self { shared, user, namespace: name.to_owned(), volumes: Mutex::default() })
+    }
+
+    /// The cluster.
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.shared.cluster
+    }
+
+    /// The node.
+    pub(super) fn node(&self) -> &Node {
+        self.shared.cluster.node()
+    }
+
+    /// A volume of this stage that is not made yet, for a claim.
+    pub(super) fn plan(&self, claim: &str, mebibytes: u64) -> Volume {
+        Volume {
+            name: format!("{}-{claim}", self.namespace),
+            namespace: self.namespace.clone(),
+            claim: claim.to_owned(),
+            mebibytes,
+        }
+    }
+
+    /// Makes a thick logical volume and a claim bound to it.
+    pub(super) fn volume(&self, claim: &str, mebibytes: u64) -> Outcome<Volume> {
+        let volume = self.plan(claim, mebibytes);
+        self.node().run(&volume.create())?;
+        self.offer(&volume.name, &volume.manifest())?;
+        Ok(volume)
+    }
+
+    /// Applies the PersistentVolume of that name and its claim.
+    pub(super) fn offer(&self, name: &str, manifest: &str) -> Outcome {
+        self.user.apply(manifest)?;
+        self.volumes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(name.to_owned());
+        Ok(())
+    }
+
+    /// Starts the application on a claim and waits until it writes.
+    pub(super) fn application(&self, claim: &str) -> Outcome<Application> {
+        self.user.apply(&Application::manifest(claim, claim))?;
+        let application = Application::new(&self.user, claim);
+        application.until_writing()?;
+        Ok(application)
+    }
+
+    /// A volume with an application that writes to it, tracked and attached.
+    pub(super) fn tracked(&self, claim: &str, mebibytes: u64) -> Outcome<(Volume, Application)> {
+        let volume = self.volume(claim, mebibytes)?;
+        let application = self.application(claim)?;
+        self.track(claim)?;
+        self.until_attached(claim)?;
+        Ok((volume, application))
+    }
+
+    /// Applies an EraTracking of one claim, named like it.
+    pub(super) fn track(&self, claim: &str) -> Outcome {
+        self.user.apply(&tracking(claim, &format!("claims: {{names: [{claim}]}}"))).map(drop)
+    }
+
+    /// Waits until era lies beneath the claim's volume.
+    pub(super) fn until_attached(&self, claim: &str) -> Outcome<Value> {
+        self.user.until_condition(&format!("eravolume/{claim}"), "Attached", "True", SOON)
+    }
+
+    /// Waits until the object has the condition with this status and reason; its message.
+    pub(super) fn until_reason(
+        &self,
+        object: &str,
+        kind: &str,
+        status: &str,
+        reason: &str,
+    ) -> Outcome<String> {
+        self.user.until(object, &format!("{kind}={status}, {reason}"), SOON, |value| {
+            let found = condition(value, kind).ok_or("no such condition yet")?;
+            if found["status"] == status && found["reason"] == reason {
+                Ok(found["message"].as_str().unwrap_or_default().to_owned())
+            } else {
+                Err(String::new())
+            }
+        })
+    }
+
+    /// The live table of a volume.
+    pub(super) fn table(&self, volume: &Volume) -> Outcome<String> {
+        self.node().run(&format!("dmsetup table {}", volume.dm_name()))
+    }
+
+    /// Takes everything away again and checks that nothing of ours stays on the node.
+    pub(super) fn close(self) -> Outcome {
+        self.user.run(&["delete", "eratracking", "--all"])?;
+        self.user.run(&["delete", "pod", "--all", "--grace-period=1"])?;
+        self.user.run(&["delete", "namespace", &self.namespace, "--timeout=90s"])?;
+        let volumes = self.volumes.into_inner().unwrap_or_default();
+        for volume in &volumes {
+            self.shared.cluster.kubectl().run(&["delete", "pv", volume])?;
+        }
+        let node = self.shared.cluster.node();
+        let left = node.run("dmsetup ls | grep eratrack || true")?;
+        if !left.is_empty() {
+            return Err(format!("left behind on the node:\n{left}").into());
+        }
+        node.run(&format!(
+            "for volume in {}; do lvremove --yes --quiet data/$volume; done",
+            volumes.join(" ")
+        ))?;
+        Ok(())
+    }
+}
+
+/// The manifest of an EraTracking with this spec.
+pub(super) fn tracking(name: &str, spec: &str) -> String {
+    format!(
+        "{{apiVersion: eratrack.dev/v1alpha1, kind: EraTracking, metadata: {{name: {name}}}, spec: {{{spec}}}}}"
+    )
+}
