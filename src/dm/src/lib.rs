@@ -1,8 +1,12 @@
 //! One machine: the device-mapper port, the machine's files, and [`Host`], which attaches,
 //! measures and detaches stacks as `eratrack-model` plans them.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
 mod era_status;
 pub mod executor;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
 mod host;
 pub mod linux;
 pub mod lvm_lock;

@@ -160,6 +160,7 @@ impl DeviceMapper for Kernel {
     }
 
     fn load(&self, dev: DevNo, table: &Table, access: Access) -> Result<(), DmError> {
+        self.info(&dev.into())?;
         let lines: Vec<_> = table.segments().iter().map(raw_segment).collect();
         let flags = match access {
             Access::ReadWrite => DmFlags::empty(),
@@ -169,7 +170,11 @@ impl DeviceMapper for Kernel {
         self.with_id("load", dev, |id| {
             self.library.table_load(id, &lines, options).map(|info| (info, ()))
         })
-        .map_err(|e| e.with_context(table))
+        .map_err(|e| {
+            // The device was there a moment ago: what is not found is in the table.
+            let kind = if e.is_not_found() { DmErrorKind::MissingDependency } else { e.kind };
+            DmError { kind, ..e }.with_context(table)
+        })
     }
 
     fn swap(&self, dev: DevNo) -> Result<(), DmError> {
