@@ -51,24 +51,26 @@ impl LvmName {
     /// Undoes LVM's joining: parts are joined by one hyphen, a hyphen within a part is doubled
     /// (`dm_build_dm_name`, libdm/libdm-string.c).
     pub fn parse(name: &DmName) -> Option<Self> {
-        let mut parts = split(name.as_str())?.into_iter();
+        let mut parts = split(name.as_str()).into_iter();
         let (vg, lv, layer) = (parts.next()?, parts.next()?, parts.next());
         let complete = parts.next().is_none() && !lv.is_empty();
         complete.then_some(Self { vg: VgName::new(&vg)?, lv, layer })
     }
 }
 
-fn split(name: &str) -> Option<Vec<String>> {
-    let mut parts = vec![String::new()];
+fn split(name: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut part = String::new();
     let mut chars = name.chars().peekable();
     while let Some(c) = chars.next() {
         if c != '-' || chars.next_if_eq(&'-').is_some() {
-            parts.last_mut()?.push(c);
+            part.push(c);
         } else {
-            parts.push(String::new());
+            parts.push(std::mem::take(&mut part));
         }
     }
-    Some(parts)
+    parts.push(part);
+    parts
 }
 
 impl<'a> LvmUuid<'a> {
@@ -116,17 +118,17 @@ mod tests {
         Some((vg.into(), lv, layer))
     }
 
-    fn of(vg: &str, lv: &str, layer: Option<&str>) -> Option<(String, String, Option<String>)> {
-        Some((vg.into(), lv.into(), layer.map(Into::into)))
+    fn of(vg: &str, lv: &str, layer: Option<&str>) -> (String, String, Option<String>) {
+        (vg.into(), lv.into(), layer.map(Into::into))
     }
 
     #[test]
     fn hyphens_are_undone() {
-        assert_eq!(parts("vg-lv"), of("vg", "lv", None));
-        assert_eq!(parts("vg--a-lv"), of("vg-a", "lv", None));
-        assert_eq!(parts("vg----a-lv--1--b"), of("vg--a", "lv-1-b", None));
-        assert_eq!(parts("vg0-pool-tpool"), of("vg0", "pool", Some("tpool")));
-        assert_eq!(parts("vg.x-lv_tdata"), of("vg.x", "lv_tdata", None));
+        assert_eq!(parts("vg-lv"), Some(of("vg", "lv", None)));
+        assert_eq!(parts("vg--a-lv"), Some(of("vg-a", "lv", None)));
+        assert_eq!(parts("vg----a-lv--1--b"), Some(of("vg--a", "lv-1-b", None)));
+        assert_eq!(parts("vg0-pool-tpool"), Some(of("vg0", "pool", Some("tpool"))));
+        assert_eq!(parts("vg.x-lv_tdata"), Some(of("vg.x", "lv_tdata", None)));
     }
 
     #[test]

@@ -238,25 +238,24 @@ impl Refusal {
             Self::KernelTooOld { .. } | Self::TargetMissing { .. } => "KernelUnsupported",
             Self::Gone => "DeviceNotFound",
             Self::NotDeviceMapper { .. } => "NotDeviceMapper",
-            Self::NoTable { .. }
-            | Self::InnerLvmDevice { .. }
-            | Self::LvmNameUnreadable { .. }
+            Self::InnerLvmDevice { .. }
             | Self::TargetUnsupported { .. }
             | Self::Zoned { .. }
-            | Self::OddLength { .. }
-            | Self::Inconsistent { .. } => "TableUnsupported",
+            | Self::OddLength { .. } => "TableUnsupported",
             Self::HasSnapshots { .. } => "VolumeHasSnapshots",
             Self::Dax { .. } => "FilesystemUnsupported",
-            Self::ReadOnly { .. } => "AccessModeUnsupported",
-            Self::OwnDevice { .. }
+            Self::ReadOnly { .. } => "DeviceReadOnly",
+            Self::OwnDevice { .. } | Self::TrackedElsewhere { .. } => "DeviceClaimed",
+            Self::NoTable { .. }
             | Self::Suspended { .. }
             | Self::SlotTaken { .. }
-            | Self::TrackedOtherwise { .. }
-            | Self::TrackedElsewhere { .. }
-            | Self::Busy { .. } => "DeviceClaimed",
+            | Self::Busy { .. } => "DeviceBusy",
             Self::TooSmall { .. } => "DeviceTooSmall",
             Self::FinerThanLogicalBlock { .. } | Self::TooManyBlocks { .. } => "LimitExceeded",
             Self::MetadataOnTrackedVolume { .. } => "MetadataOnTrackedVolume",
+            Self::TrackedOtherwise { .. }
+            | Self::LvmNameUnreadable { .. }
+            | Self::Inconsistent { .. } => "OperationFailed",
             Self::NotTracked { .. } => "NotTracked",
         }
     }
@@ -264,7 +263,7 @@ impl Refusal {
     /// Whether asking again later may succeed although nobody changed the volume: somebody else
     /// is at work on it just now.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Suspended { .. } | Self::SlotTaken { .. } | Self::Busy { .. })
+        self.reason() == "DeviceBusy"
     }
 }
 

@@ -67,14 +67,14 @@ fn a_volume_with_lvm_snapshots() {
 #[test]
 fn devices_in_a_state_that_must_be_left_alone() {
     let reason = |change: fn(&mut Volume)| refused(&with_x(change)).0;
-    assert_eq!(reason(|x| x.device.read_only = true), "AccessModeUnsupported");
-    assert_eq!(reason(|x| x.device.suspended = true), "DeviceClaimed");
+    assert_eq!(reason(|x| x.device.read_only = true), "DeviceReadOnly");
+    assert_eq!(reason(|x| x.device.suspended = true), "DeviceBusy");
     assert_eq!(reason(|x| x.dax = true), "FilesystemUnsupported");
     assert_eq!(reason(|x| x.zoned = true), "TableUnsupported");
-    assert_eq!(reason(|x| x.device.live = None), "TableUnsupported");
+    assert_eq!(reason(|x| x.device.live = None), "DeviceBusy");
     let foreign = with_x(|x| x.device.inactive = Some("0 131072 linear 8:32 0".parse().unwrap()));
     let refusal = plan(&foreign, &desired()).unwrap_err();
-    assert_eq!((refusal.reason(), refusal.is_transient()), ("DeviceClaimed", true));
+    assert_eq!((refusal.reason(), refusal.is_transient()), ("DeviceBusy", true));
     assert!(refusal.to_string().contains("0 131072 linear 8:32 0"), "{refusal}");
 }
 
@@ -144,7 +144,7 @@ fn a_volume_of_lvm_whose_group_nobody_can_name() {
     let observed = with_x(|x| x.device.name = "renamed".parse().unwrap());
     let refusal = plan(&observed, &desired()).unwrap_err();
     assert!(matches!(refusal, Refusal::LvmNameUnreadable { .. }), "{refusal}");
-    assert_eq!(refusal.reason(), "TableUnsupported");
+    assert_eq!(refusal.reason(), "OperationFailed");
 }
 
 #[test]
@@ -234,4 +234,30 @@ fn boundaries_of_what_is_not_tracked() {
     machine.era.as_mut().unwrap().suspended = true;
     let refusal = plan_boundary(&machine.observe()).unwrap_err();
     assert!(matches!(refusal, Refusal::Suspended { .. }), "a checkpoint would block for ever");
+}
+
+/// The words are part of the API's interface; docs/reasons.md lists them all.
+#[test]
+fn every_reason_is_documented() {
+    let documented = include_str!("../../../docs/reasons.md");
+    let x = || "vg--a-data".parse().unwrap();
+    let volume = with_x(|_| {});
+    let reasons = [
+        refused(&with_table("0 131072 zero")).0,
+        refused(&with_table("0 131072 snapshot-origin 253:9")).0,
+        refused(&with_table("0 8 linear 8:0 0")).0,
+        refused(&with_x(|x| x.device.read_only = true)).0,
+        refused(&with_x(|x| x.device.suspended = true)).0,
+        refused(&with_x(|x| x.dax = true)).0,
+        refused(&Observed { x: Subject::Gone, ..volume.clone() }).0,
+        refused(&Observed { x: Subject::NotDeviceMapper(number(1)), ..volume }).0,
+        Refusal::OwnDevice { name: x() }.reason(),
+        Refusal::TargetMissing { target: "era" }.reason(),
+        Refusal::MetadataOnTrackedVolume { name: x(), beneath: number(1) }.reason(),
+        Refusal::LvmNameUnreadable { name: x() }.reason(),
+        Refusal::NotTracked { name: x() }.reason(),
+    ];
+    for reason in reasons {
+        assert!(documented.contains(&format!("| `{reason}` |")), "{reason}");
+    }
 }

@@ -3,12 +3,12 @@
 #![allow(dead_code)] // each test binary uses its own part
 
 use eratrack_model::discards::{DiscardLimits, DiscardPolicy};
-use eratrack_model::names::{DmUuid, Role, StackId};
+use eratrack_model::names::{DmName, DmUuid, Role, StackId};
 use eratrack_model::plan::{DeviceRef, Plan, PlannedTable, Step};
 use eratrack_model::stack::{
     Beneath, Contents, Desired, Device, Kernel, MetadataArea, Observed, Subject, Tracked, Volume,
 };
-use eratrack_model::table::{Table, Target};
+use eratrack_model::table::Table;
 use eratrack_model::units::{Bytes, DevNo, Granularity, Sectors};
 
 pub(crate) const LVM_UUID: &str =
@@ -28,8 +28,7 @@ pub(crate) struct Machine {
     pub(crate) era_is_fresh: bool,
     pub(crate) lock: bool,
     pub(crate) boundaries: u32,
-    checkpointed: bool,
-    era_read: bool,
+    asked: Asked,
     next_minor: u32,
 }
 
@@ -78,8 +77,16 @@ pub(crate) fn kernel() -> Kernel {
     Kernel { release: "6.1.176".parse().unwrap(), has_era: true, has_switch: true }
 }
 
+/// What X-era was asked for in this run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Asked {
+    Nothing,
+    Checkpoint,
+    Era,
+}
+
 /// What one kill can come between.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Move<'a> {
     Whole(&'a Step),
     LoadX(DevNo, &'a PlannedTable, &'a PlannedTable),
@@ -112,8 +119,7 @@ impl Machine {
             era_is_fresh: false,
             lock: false,
             boundaries: 0,
-            checkpointed: false,
-            era_read: false,
+            asked: Asked::Nothing,
             next_minor: 10,
         }
     }
@@ -168,7 +174,7 @@ impl Machine {
     /// Executes the plan until it is done, or is killed before the move with that number. True
     /// if it was finished.
     pub(crate) fn run(&mut self, plan: &Plan, killed_before: Option<usize>) -> bool {
-        (self.checkpointed, self.era_read) = (false, false);
+        self.asked = Asked::Nothing;
         let mut done = true;
         for (index, step) in moves(plan).into_iter().enumerate() {
             if killed_before == Some(index) {
@@ -232,11 +238,11 @@ impl Machine {
             Step::Remove { role } => self.remove(*role),
             Step::Checkpoint => {
                 assert!(self.era.as_ref().is_some_and(|era| era.live.is_some()));
-                self.checkpointed = true;
+                self.asked = Asked::Checkpoint;
             }
             Step::ReadEra => {
-                assert!(self.checkpointed, "the era has not begun");
-                self.era_read = true;
+                assert_eq!(self.asked, Asked::Checkpoint, "the era has not begun");
+                self.asked = Asked::Era;
             }
             Step::SwapIn { .. } | Step::Drain { .. } => unreachable!("taken in two moves"),
         }
@@ -267,7 +273,7 @@ impl Machine {
             let era = self.era.as_ref().unwrap();
             assert!(era.discards.max <= Granularity::DEFAULT.bytes(), "discards not limited");
             assert!(before || self.era_is_fresh, "era read metadata that was not zeroed");
-            self.boundaries += u32::from(before && self.era_read);
+            self.boundaries += u32::from(before && self.asked == Asked::Era);
         }
     }
 
@@ -277,7 +283,7 @@ impl Machine {
         uses_live(x, era.number)
     }
 
-    fn create(&mut self, role: Role, name: eratrack_model::names::DmName, uuid: DmUuid) {
+    fn create(&mut self, role: Role, name: DmName, uuid: DmUuid) {
         assert_eq!(uuid.owner(), Some(("pv-1".parse::<StackId>().unwrap(), role)));
         let number = number(self.next_minor);
         self.next_minor += 1;
@@ -368,9 +374,4 @@ fn uses(device: &Device, number: DevNo) -> bool {
 
 fn uses_live(device: &Device, number: DevNo) -> bool {
     device.live.as_ref().is_some_and(|table| table.devices().any(|below| *below == number))
-}
-
-pub(crate) fn single_target(text: &str) -> Target {
-    let table: Table = format!("0 131072 {text}").parse().unwrap();
-    table.segments()[0].target.clone()
 }
