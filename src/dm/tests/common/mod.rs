@@ -8,29 +8,28 @@ use std::time::Duration;
 
 use eratrack_dm::linux::Kernel;
 use eratrack_dm::store::StoreConfig;
-use eratrack_dm::{AttachRequest, Changes, Host, HostConfig};
+use eratrack_dm::{AttachRequest, Changes, DeviceMapper, Host, HostConfig};
 use eratrack_model::units::{DevNo, Granularity};
 use kit::Volume;
 
 /// A host whose metadata files go into this directory of the guest.
 pub(crate) fn host(dir: &Path) -> Host {
-    waiting_host(dir, Duration::from_secs(10))
+    host_over(dir, kernel(), Duration::from_secs(10))
 }
 
 /// The same, but waiting for LVM's lock hardly at all.
 pub(crate) fn impatient_host(dir: &Path) -> Host {
-    waiting_host(dir, Duration::from_millis(300))
+    host_over(dir, kernel(), Duration::from_millis(300))
 }
 
-fn waiting_host(dir: &Path, lock_deadline: Duration) -> Host {
+/// The same over another device mapper.
+pub(crate) fn host_over(dir: &Path, dm: Arc<dyn DeviceMapper>, lock_deadline: Duration) -> Host {
     let store = StoreConfig { per_node_percent: 100, ..StoreConfig::new(dir.join("eratrack")) };
-    Host::new(HostConfig {
-        root: "/".into(),
-        dm: Arc::new(Kernel::open().expect("device mapper is there")),
-        store,
-        nodes: "/dev".into(),
-        lock_deadline,
-    })
+    Host::new(HostConfig { root: "/".into(), dm, store, nodes: "/dev".into(), lock_deadline })
+}
+
+fn kernel() -> Arc<Kernel> {
+    Arc::new(Kernel::open().expect("device mapper is there"))
 }
 
 pub(crate) fn number(volume: &Volume) -> DevNo {
