@@ -98,11 +98,6 @@ spec:
         self.ask(&["quiesce"])
     }
 
-    /// Lets it go on.
-    pub(crate) fn resume(&self) -> Outcome<Status> {
-        self.ask(&["continue"])
-    }
-
     /// Has it write noise of `seed` at `offset` of the file `known`, through the filesystem, durably.
     pub(crate) fn pattern(&self, offset: u64, length: u64, seed: u64) -> Outcome<Status> {
         self.ask(&["pattern", "known", &offset.to_string(), &length.to_string(), &seed.to_string()])

@@ -31,16 +31,6 @@ impl Output {
         let said = format!("{}{}", self.stdout, self.stderr);
         Err(format!("`{}` failed:\n{}", self.command, process::tail(&said, 40)).into())
     }
-
-    /// The standard error of a refusal; else an error that says what was accepted.
-    pub(crate) fn refused(self) -> Outcome<String> {
-        if self.success {
-            return Err(
-                format!("`{}` succeeded, it must not:\n{}", self.command, self.stdout).into()
-            );
-        }
-        Ok(self.stderr)
-    }
 }
 
 /// Runs `command`, shown in messages as `shown`, to its end or the deadline, after which it is killed.
@@ -101,8 +91,7 @@ mod tests {
     fn input_output_and_failure_are_all_seen() {
         let output = sh("cat; echo no >&2; exit 1", Some("in"), Duration::from_secs(10)).unwrap();
         assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("in", "no\n"));
-        assert!(output.clone().ok().is_err());
-        assert_eq!(output.refused().unwrap(), "no\n");
+        assert!(output.ok().unwrap_err().to_string().contains("no"));
     }
 
     #[test]

@@ -215,9 +215,18 @@ impl Shared {
     }
 }
 
+static SHARED: Mutex<Option<&'static Shared>> = Mutex::new(None);
+
+/// Writes what the shared cluster says of itself, if there is one, into the logs, named after the scenario that failed;
+/// where that is.
+pub(crate) fn keep_diagnosis(scenario: &str) -> Option<PathBuf> {
+    let shared = (*SHARED.lock().unwrap_or_else(PoisonError::into_inner))?;
+    let path = paths::logs().join(format!("{scenario}.diagnosis.log"));
+    fs::write(&path, shared.cluster.diagnosis()).ok().map(|()| path)
+}
+
 /// The shared cluster; started by the first that asks.
 pub(crate) fn shared() -> Outcome<&'static Shared> {
-    static SHARED: Mutex<Option<&'static Shared>> = Mutex::new(None);
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(shared) = *shared {
         return Ok(shared);

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    fmt::Write as _,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Instant,
 };
@@ -11,6 +12,7 @@ use super::{
     report::{Report, Verdict},
 };
 use crate::{
+    cluster,
     failure::{self, Outcome},
     scenario::{self, Scenario},
 };
@@ -23,7 +25,10 @@ pub(crate) fn run(filter: Filter, report: &Report) -> Outcome {
         let name = format!("cluster {}", scenario.name);
         let verdict = if ending.is_ok() { Verdict::Passed } else { Verdict::Failed };
         report.test(&name, verdict, Some(start.elapsed()));
-        if let Err(why) = ending {
+        if let Err(mut why) = ending {
+            if let Some(path) = cluster::keep_diagnosis(scenario.name) {
+                let _ = write!(why, "\nwhat the cluster says: {}", path.display());
+            }
             report.explain(&name, why);
         }
     }
