@@ -11,7 +11,9 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Other(Box<dyn Error + Send + Sync>),
     /// Another holds the Lease: a controller that goes on would write beside the new leader.
-    #[error("the Lease {lease} is no longer ours: {reason}; ending, so that only one controller acts")]
+    #[error(
+        "the Lease {lease} is no longer ours: {reason}; ending, so that only one controller acts"
+    )]
     LeaseLost {
         /// Namespace and name.
         lease: String,
@@ -82,8 +84,9 @@ mod tests {
     #[test]
     fn codes_differ() {
         let lost = Failure::LeaseLost { lease: "a/b".into(), reason: "c".into() };
-        let codes = [Failure::other(std::io::Error::other("x")), lost, Failure::Incomplete("y".into())]
-            .map(|failure| failure.code());
+        let codes =
+            [Failure::other(std::io::Error::other("x")), lost, Failure::Incomplete("y".into())]
+                .map(|failure| failure.code());
         assert_eq!(codes, [1, 3, 4]);
     }
 }

@@ -69,7 +69,8 @@ pub(crate) async fn serve(
         tokio::spawn(async move {
             let _slot = slot;
             let service = service_fn(|request: Request<Incoming>| {
-                let response = answer(request.method(), request.uri().path(), readiness.get(), &registry);
+                let response =
+                    answer(request.method(), request.uri().path(), readiness.get(), &registry);
                 async { Ok::<_, Infallible>(response) }
             });
             let served = http1::Builder::new()

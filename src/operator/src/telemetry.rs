@@ -15,7 +15,13 @@ pub(crate) enum LogFormat {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LogArgs {
     /// What to log: a level, or directives such as `info,kube=warn`
-    #[arg(long, env = "ERATRACK_LOG", default_value = "info", global = true, value_name = "FILTER")]
+    #[arg(
+        long,
+        env = "ERATRACK_LOG",
+        default_value = "info",
+        global = true,
+        value_name = "FILTER"
+    )]
     pub(crate) log: String,
     /// How a log line looks
     #[arg(long, env = "ERATRACK_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
@@ -24,7 +30,9 @@ pub(crate) struct LogArgs {
 
 /// The filter could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("--log {value:?} is not a level (error, warn, info, debug, trace) nor a list of target=level")]
+#[error(
+    "--log {value:?} is not a level (error, warn, info, debug, trace) nor a list of target=level"
+)]
 pub(crate) struct BadFilter {
     value: String,
     source: tracing_subscriber::filter::ParseError,

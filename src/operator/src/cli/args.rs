@@ -17,10 +17,20 @@ pub(crate) struct ControllerArgs {
     #[arg(long, env = "ERATRACK_NAMESPACE", value_name = "NAMESPACE")]
     pub(crate) namespace: String,
     /// The Lease that only one controller holds
-    #[arg(long, env = "ERATRACK_LEASE_NAME", default_value = "eratrack-controller", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "ERATRACK_LEASE_NAME",
+        default_value = "eratrack-controller",
+        value_name = "NAME"
+    )]
     pub(crate) lease_name: String,
     /// Where /healthz, /readyz and /metrics are served
-    #[arg(long, env = "ERATRACK_METRICS_ADDR", default_value = "0.0.0.0:8080", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "ERATRACK_METRICS_ADDR",
+        default_value = "0.0.0.0:8080",
+        value_name = "ADDR"
+    )]
     pub(crate) metrics_addr: SocketAddr,
     /// The finest granularity a user may ask for; finer costs more metadata
     #[arg(long, env = "ERATRACK_MIN_GRANULARITY", default_value = "64Ki", value_name = "SIZE")]
@@ -40,13 +50,28 @@ pub(crate) struct AgentArgs {
     #[arg(long, env = "ERATRACK_HOST_ROOT", default_value = "/proc/1/root", value_name = "DIR")]
     pub(crate) host_root: PathBuf,
     /// The machine's directory for metadata and records
-    #[arg(long, env = "ERATRACK_METADATA_DIR", default_value = "/var/lib/eratrack", value_name = "DIR")]
+    #[arg(
+        long,
+        env = "ERATRACK_METADATA_DIR",
+        default_value = "/var/lib/eratrack",
+        value_name = "DIR"
+    )]
     pub(crate) metadata_dir: PathBuf,
     /// The machine's directory of the kubelet
-    #[arg(long, env = "ERATRACK_KUBELET_DIR", default_value = "/var/lib/kubelet", value_name = "DIR")]
+    #[arg(
+        long,
+        env = "ERATRACK_KUBELET_DIR",
+        default_value = "/var/lib/kubelet",
+        value_name = "DIR"
+    )]
     pub(crate) kubelet_dir: PathBuf,
     /// Where /healthz, /readyz and /metrics are served
-    #[arg(long, env = "ERATRACK_METRICS_ADDR", default_value = "0.0.0.0:8081", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "ERATRACK_METRICS_ADDR",
+        default_value = "0.0.0.0:8081",
+        value_name = "ADDR"
+    )]
     pub(crate) metrics_addr: SocketAddr,
     /// The most metadata one volume may take
     #[arg(long, env = "ERATRACK_METADATA_MAX_PER_VOLUME", default_value = "1Gi", value_parser = size::parse, value_name = "SIZE")]
@@ -66,7 +91,12 @@ pub(crate) struct UninstallArgs {
     #[arg(long, env = "ERATRACK_NAMESPACE", value_name = "NAMESPACE")]
     pub(crate) namespace: String,
     /// The controller's Lease, which is taken so that no controller acts meanwhile
-    #[arg(long, env = "ERATRACK_LEASE_NAME", default_value = "eratrack-controller", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "ERATRACK_LEASE_NAME",
+        default_value = "eratrack-controller",
+        value_name = "NAME"
+    )]
     pub(crate) lease_name: String,
     /// How long the volumes may take, in seconds (`300s`)
     #[arg(long, env = "ERATRACK_TIMEOUT", default_value = "300s", value_parser = seconds, value_name = "TIME")]

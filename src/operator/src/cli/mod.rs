@@ -55,9 +55,7 @@ pub(crate) fn run() -> Result<(), Failure> {
             serve(&cli.log, async { agent::run(args).await.map_err(Failure::other) })
         }
         Command::Uninstall(args) => serve(&cli.log, controller::uninstall(args)),
-        Command::Crds => {
-            print(eratrack_api::crd::crds_yaml().map_err(Failure::other)?.as_bytes())
-        }
+        Command::Crds => print(eratrack_api::crd::crds_yaml().map_err(Failure::other)?.as_bytes()),
         Command::Device(command) => device::run(command).map_err(Failure::other),
         Command::Completion { shell } => {
             let mut script = Vec::new();
@@ -106,9 +104,19 @@ mod tests {
 
     #[test]
     fn a_bad_size_is_said_with_its_remedy() {
-        let error = Cli::try_parse_from(["eratrack", "controller", "--namespace", "x", "--min-granularity", "64KB"])
-            .expect_err("64KB is no binary quantity")
-            .to_string();
-        assert!(error.contains("--min-granularity") && error.contains("64KB") && error.contains("Ki"), "{error}");
+        let error = Cli::try_parse_from([
+            "eratrack",
+            "controller",
+            "--namespace",
+            "x",
+            "--min-granularity",
+            "64KB",
+        ])
+        .expect_err("64KB is no binary quantity")
+        .to_string();
+        assert!(
+            error.contains("--min-granularity") && error.contains("64KB") && error.contains("Ki"),
+            "{error}"
+        );
     }
 }

@@ -4,7 +4,9 @@ use eratrack_model::units::Bytes;
 
 /// A size that could not be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no size: give digits with one of the suffixes Ki, Mi, Gi, Ti or none, such as 64Ki")]
+#[error(
+    "{0:?} is no size: give digits with one of the suffixes Ki, Mi, Gi, Ti or none, such as 64Ki"
+)]
 pub(crate) struct BadSize(String);
 
 /// Parses a size in bytes; for clap's `value_parser`.
@@ -28,11 +30,20 @@ mod tests {
 
     #[test]
     fn sizes() {
-        let good = [("0", 0), ("4096", 4096), ("64Ki", 65536), ("1Mi", 1 << 20), ("1Gi", 1 << 30), ("2Ti", 2 << 40)];
+        let good = [
+            ("0", 0),
+            ("4096", 4096),
+            ("64Ki", 65536),
+            ("1Mi", 1 << 20),
+            ("1Gi", 1 << 30),
+            ("2Ti", 2 << 40),
+        ];
         for (text, bytes) in good {
             assert_eq!(parse(text), Ok(Bytes(bytes)), "{text}");
         }
-        for text in ["", "Ki", "-1", "1K", "1 Ki", "1.5Gi", "99999999999999999999", "17000000Ti", "64KB"] {
+        for text in
+            ["", "Ki", "-1", "1K", "1 Ki", "1.5Gi", "99999999999999999999", "17000000Ti", "64KB"]
+        {
             assert_eq!(parse(text), Err(BadSize(text.into())));
         }
     }

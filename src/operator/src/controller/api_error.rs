@@ -56,7 +56,9 @@ impl ApiError {
     pub(crate) fn retry_after(&self) -> Duration {
         match self.kind {
             // The cache lags behind; what it learns next comes with a new look of its own.
-            ApiErrorKind::Gone | ApiErrorKind::Conflict | ApiErrorKind::Exists => Duration::from_secs(1),
+            ApiErrorKind::Gone | ApiErrorKind::Conflict | ApiErrorKind::Exists => {
+                Duration::from_secs(1)
+            }
             ApiErrorKind::Unavailable => Duration::from_secs(5),
             // An administrator must act first.
             ApiErrorKind::Forbidden => Duration::from_secs(60),
@@ -68,7 +70,9 @@ impl ApiError {
 fn of_status(status: &Status) -> ApiErrorKind {
     match (status.code, status.reason.as_str()) {
         // Without the object's details it may be the whole kind that is missing: a reason to wait, not to act.
-        (404, "NotFound") if status.details.as_ref().is_some_and(|it| !it.name.is_empty()) => ApiErrorKind::Gone,
+        (404, "NotFound") if status.details.as_ref().is_some_and(|it| !it.name.is_empty()) => {
+            ApiErrorKind::Gone
+        }
         (409, "AlreadyExists") => ApiErrorKind::Exists,
         (409, _) => ApiErrorKind::Conflict,
         (400 | 422, _) => ApiErrorKind::Invalid,
@@ -87,8 +91,14 @@ mod tests {
     #[test]
     fn a_missing_kind_is_not_a_missing_object() {
         let table = [
-            (json!({ "code": 404, "reason": "NotFound", "details": { "name": "n1", "kind": "nodes" } }), ApiErrorKind::Gone),
-            (json!({ "code": 404, "reason": "NotFound", "details": {} }), ApiErrorKind::Unavailable),
+            (
+                json!({ "code": 404, "reason": "NotFound", "details": { "name": "n1", "kind": "nodes" } }),
+                ApiErrorKind::Gone,
+            ),
+            (
+                json!({ "code": 404, "reason": "NotFound", "details": {} }),
+                ApiErrorKind::Unavailable,
+            ),
             (json!({ "code": 404 }), ApiErrorKind::Unavailable),
             (json!({ "code": 409, "reason": "AlreadyExists" }), ApiErrorKind::Exists),
             (json!({ "code": 409, "reason": "Conflict" }), ApiErrorKind::Conflict),
@@ -106,8 +116,10 @@ mod tests {
 
     #[test]
     fn the_message_says_what_was_tried() {
-        let status: Status = object(json!({ "code": 422, "reason": "Invalid", "message": "name too long" }));
-        let error = ApiError::new("create", "EraSnapshot shop/a", kube::Error::Api(Box::new(status)));
+        let status: Status =
+            object(json!({ "code": 422, "reason": "Invalid", "message": "name too long" }));
+        let error =
+            ApiError::new("create", "EraSnapshot shop/a", kube::Error::Api(Box::new(status)));
         assert_eq!(crate::exit::chain(&error), "cannot create EraSnapshot shop/a: name too long");
     }
 }

@@ -39,7 +39,10 @@ impl ReconcileError {
     pub(crate) fn is_routine(&self) -> bool {
         match self {
             Self::Apply(error) | Self::Status(error) | Self::Confirm(error) => {
-                matches!(error.kind, ApiErrorKind::Conflict | ApiErrorKind::Gone | ApiErrorKind::Exists)
+                matches!(
+                    error.kind,
+                    ApiErrorKind::Conflict | ApiErrorKind::Gone | ApiErrorKind::Exists
+                )
             }
         }
     }

@@ -15,12 +15,18 @@ pub(crate) struct Events(Recorder);
 impl Events {
     /// Sends them in the controller's name.
     pub(crate) fn new(client: Client, instance: String) -> Self {
-        let reporter = Reporter { controller: names::CONTROLLER.to_owned(), instance: Some(instance) };
+        let reporter =
+            Reporter { controller: names::CONTROLLER.to_owned(), instance: Some(instance) };
         Self(Recorder::new(client, reporter))
     }
 
     /// Sends one for each condition whose status or reason is another than before.
-    pub(crate) async fn transitions(&self, on: &ObjectReference, old: &[Condition], new: &[Condition]) {
+    pub(crate) async fn transitions(
+        &self,
+        on: &ObjectReference,
+        old: &[Condition],
+        new: &[Condition],
+    ) {
         for condition in transitions(old, new) {
             self.send(on, &event(condition)).await;
         }
@@ -40,7 +46,11 @@ impl Events {
 
     async fn send(&self, on: &ObjectReference, event: &Event) {
         if let Err(error) = self.0.publish(event, on).await {
-            tracing::warn!(object = on.name, error = crate::exit::chain(&error), "an event was not sent");
+            tracing::warn!(
+                object = on.name,
+                error = crate::exit::chain(&error),
+                "an event was not sent"
+            );
         }
     }
 }
@@ -79,19 +89,23 @@ fn shortened(mut note: String) -> String {
     note
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::controller::testing::{condition, object};
 
     fn conditions(list: &[(&str, &str, &str)]) -> Vec<Condition> {
-        list.iter().map(|(type_, status, reason)| object(condition(type_, status, reason))).collect()
+        list.iter()
+            .map(|(type_, status, reason)| object(condition(type_, status, reason)))
+            .collect()
     }
 
     #[test]
     fn only_a_transition_is_an_event() {
-        let old = conditions(&[("Ready", "False", "ClaimNotBound"), ("TrackingIntact", "True", "ChainIntact")]);
+        let old = conditions(&[
+            ("Ready", "False", "ClaimNotBound"),
+            ("TrackingIntact", "True", "ChainIntact"),
+        ]);
         let new = conditions(&[
             ("Ready", "False", "VolumeNotReady"),
             ("TrackingIntact", "True", "ChainIntact"),
@@ -108,6 +122,10 @@ mod tests {
         bad.message = "ä".repeat(NOTE_MAX);
         let event = event(&bad);
         assert_eq!(event.type_, EventType::Warning);
-        assert!(event.note.is_some_and(|note| note.len() <= NOTE_MAX && note.starts_with("Ready=False: ä")));
+        assert!(
+            event
+                .note
+                .is_some_and(|note| note.len() <= NOTE_MAX && note.starts_with("Ready=False: ä"))
+        );
     }
 }

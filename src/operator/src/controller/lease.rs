@@ -108,7 +108,11 @@ impl Candidate {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(lease = self.place, error = crate::exit::chain(&error), "the Lease cannot be had yet");
+                    tracing::warn!(
+                        lease = self.place,
+                        error = crate::exit::chain(&error),
+                        "the Lease cannot be had yet"
+                    );
                 }
             }
             tokio::time::sleep(PERIOD).await;
@@ -165,7 +169,8 @@ impl Candidate {
         }
         let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
         let empty = Lease { metadata, spec: None };
-        timed("create the Lease", &self.place, self.api.create(&PostParams::default(), &empty)).await
+        timed("create the Lease", &self.place, self.api.create(&PostParams::default(), &empty))
+            .await
     }
 
     /// Fails with a conflict when somebody changed the Lease meanwhile.
@@ -199,9 +204,14 @@ impl Held {
             };
             let reason = match lost {
                 Some(other) => format!("{other} holds it"),
-                None if self.renewed.elapsed() >= RENEW_DEADLINE - REQUEST => crate::exit::chain(&error),
+                None if self.renewed.elapsed() >= RENEW_DEADLINE - REQUEST => {
+                    crate::exit::chain(&error)
+                }
                 None => {
-                    tracing::warn!(error = crate::exit::chain(&error), "the Lease was not renewed; once more");
+                    tracing::warn!(
+                        error = crate::exit::chain(&error),
+                        "the Lease was not renewed; once more"
+                    );
                     continue;
                 }
             };
@@ -238,7 +248,10 @@ impl Held {
             spec.lease_duration_seconds = Some(1);
         }
         if let Err(error) = self.candidate.replace(&free).await {
-            tracing::debug!(error = crate::exit::chain(&error), "the Lease was not released; it runs out");
+            tracing::debug!(
+                error = crate::exit::chain(&error),
+                "the Lease was not released; it runs out"
+            );
         }
     }
 }
@@ -254,6 +267,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::controller::testing::fake_api::FakeApi;
     use crate::controller::testing::object;
 
     fn lease(holder: &str, seconds: i32) -> Lease {
@@ -277,7 +291,11 @@ mod tests {
         ];
         for (holder, age, expected) in table {
             let seen = Seen { lease: lease(holder, 15), since };
-            assert_eq!(next(&seen, "me", since + Duration::from_secs(age)), expected, "{holder:?} {age}");
+            assert_eq!(
+                next(&seen, "me", since + Duration::from_secs(age)),
+                expected,
+                "{holder:?} {age}"
+            );
         }
     }
 
@@ -294,18 +312,87 @@ mod tests {
         let now = "2026-11-22T13:00:00Z".parse().expect("a time");
         let mine = taken(&lease("other", 15), "me", DURATION, now);
         let spec = mine.spec.clone().expect("a spec");
-        assert_eq!((spec.holder_identity.as_deref(), spec.lease_transitions), (Some("me"), Some(5)));
+        assert_eq!(
+            (spec.holder_identity.as_deref(), spec.lease_transitions),
+            (Some("me"), Some(5))
+        );
         assert_eq!(spec.acquire_time, Some(MicroTime(now)));
-        assert_eq!(mine.metadata.resource_version.as_deref(), Some("1"), "so that two cannot take it");
+        assert_eq!(
+            mine.metadata.resource_version.as_deref(),
+            Some("1"),
+            "so that two cannot take it"
+        );
         let later = "2026-11-22T13:00:04Z".parse().expect("a time");
         let renewed = taken(&mine, "me", DURATION, later).spec.expect("a spec");
         assert_eq!(renewed.lease_transitions, Some(5));
-        assert_eq!((renewed.acquire_time, renewed.renew_time), (Some(MicroTime(now)), Some(MicroTime(later))));
+        assert_eq!(
+            (renewed.acquire_time, renewed.renew_time),
+            (Some(MicroTime(now)), Some(MicroTime(later)))
+        );
     }
 
     #[test]
     fn a_holder_ends_before_another_begins() {
         assert!(RENEW_DEADLINE < DURATION);
         assert!(PERIOD + REQUEST < RENEW_DEADLINE);
+    }
+
+    fn candidate(api: &FakeApi) -> Candidate {
+        Candidate::new(&api.client(), "eratrack-system", "l", "me".to_owned())
+    }
+
+    fn stored(holder: &str) -> serde_json::Value {
+        serde_json::to_value(lease(holder, 15)).expect("JSON")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scenario_a_holder_that_is_gone_is_waited_for_and_no_longer() {
+        let api = FakeApi::new().answer("GET leases/l", 200, stored("former"));
+        let begin = Instant::now();
+        candidate(&api).acquire().await;
+        let waited = begin.elapsed();
+        assert!(waited >= DURATION && waited <= DURATION + 2 * PERIOD, "{waited:?}");
+        let last = api.asked().pop().expect("a request");
+        assert_eq!(last.body["spec"]["holderIdentity"], "me");
+        assert_eq!(last.body["metadata"]["resourceVersion"], "1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scenario_a_holder_ends_when_another_took_the_lease() {
+        let api = FakeApi::new().answer("GET leases/l", 200, stored(""));
+        let mut held = candidate(&api).acquire().await;
+        let api = FakeApi::new().refuse("PUT leases/l", 409, "Conflict", "l").answer(
+            "GET leases/l",
+            200,
+            stored("uninstall_x"),
+        );
+        held.candidate = candidate(&api);
+        let failure = held.keep().await.to_string();
+        assert!(failure.contains("uninstall_x holds it"), "{failure}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scenario_a_holder_without_an_api_server_ends_before_another_may_begin() {
+        let api = FakeApi::new().answer("GET leases/l", 200, stored(""));
+        let mut held = candidate(&api).acquire().await;
+        let down = FakeApi::new().refuse("leases/l", 503, "ServiceUnavailable", "l");
+        held.candidate = candidate(&down);
+        let begin = Instant::now();
+        let failure = held.keep().await;
+        assert!(matches!(failure, Failure::LeaseLost { .. }));
+        assert!(begin.elapsed() < DURATION, "{:?}", begin.elapsed());
+        assert!(down.order().len() > 1, "one failure is no reason to end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scenario_a_lease_that_is_seized_is_used_only_once_its_holder_ended() {
+        let api = FakeApi::new().answer("GET leases/l", 200, stored("controller"));
+        let begin = Instant::now();
+        candidate(&api).seize().await.expect("seized");
+        assert!(begin.elapsed() >= RENEW_DEADLINE + REQUEST, "{:?}", begin.elapsed());
+        let free = FakeApi::new().answer("GET leases/l", 200, stored(""));
+        let begin = Instant::now();
+        candidate(&free).seize().await.expect("seized");
+        assert!(begin.elapsed() < PERIOD, "nobody to wait for");
     }
 }

@@ -9,10 +9,10 @@ use eratrack_api::{ConditionType, EraVolume, condition};
 use kube::ResourceExt;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::outcome::outcome;
@@ -36,11 +36,31 @@ impl Metrics {
     /// Makes them known to a registry, and the gauges over the caches too.
     pub(crate) fn register(&self, registry: &mut Registry, world: &Arc<World>) {
         registry.register("leader", "1 while this process holds the Lease", self.leading.clone());
-        registry.register("reconciliations", "Objects looked at, by kind", self.reconciliations.clone());
-        registry.register("reconcile_errors", "Failed looks, by kind and step", self.errors.clone());
-        registry.register("snapshots_created", "Scheduled snapshots created", self.snapshots_created.clone());
-        registry.register("snapshots_pruned", "Scheduled snapshots deleted again", self.snapshots_pruned.clone());
-        registry.register("snapshots_failed", "Snapshots that the controller ended", self.snapshots_failed.clone());
+        registry.register(
+            "reconciliations",
+            "Objects looked at, by kind",
+            self.reconciliations.clone(),
+        );
+        registry.register(
+            "reconcile_errors",
+            "Failed looks, by kind and step",
+            self.errors.clone(),
+        );
+        registry.register(
+            "snapshots_created",
+            "Scheduled snapshots created",
+            self.snapshots_created.clone(),
+        );
+        registry.register(
+            "snapshots_pruned",
+            "Scheduled snapshots deleted again",
+            self.snapshots_pruned.clone(),
+        );
+        registry.register(
+            "snapshots_failed",
+            "Snapshots that the controller ended",
+            self.snapshots_failed.clone(),
+        );
         registry.register_collector(Box::new(Gauges(world.clone())));
     }
 }
@@ -58,14 +78,24 @@ impl fmt::Debug for Gauges {
 type Figure = (&'static str, &'static str, Option<Unit>, fn(&EraVolume) -> Option<i64>);
 
 const FIGURES: [Figure; 6] = [
-    ("volume_ready", "1 if the volume is tracked and its node's agent ready", None, |it| Some(holds(it, ConditionType::Ready))),
-    ("volume_tracking_intact", "1 if the next snapshot is incremental", None, |it| Some(holds(it, ConditionType::TrackingIntact))),
-    ("volume_last_snapshot_timestamp", "When the last complete snapshot's boundary was", Some(Unit::Seconds), |it| {
-        Some(it.status.as_ref()?.last_snapshot.as_ref()?.time.0.as_second())
+    ("volume_ready", "1 if the volume is tracked and its node's agent ready", None, |it| {
+        Some(holds(it, ConditionType::Ready))
     }),
-    ("volume_last_snapshot_changed", "What the last complete snapshot says has changed", Some(Unit::Bytes), |it| {
-        it.status.as_ref()?.last_snapshot.as_ref()?.changed_bytes.map(clamped)
+    ("volume_tracking_intact", "1 if the next snapshot is incremental", None, |it| {
+        Some(holds(it, ConditionType::TrackingIntact))
     }),
+    (
+        "volume_last_snapshot_timestamp",
+        "When the last complete snapshot's boundary was",
+        Some(Unit::Seconds),
+        |it| Some(it.status.as_ref()?.last_snapshot.as_ref()?.time.0.as_second()),
+    ),
+    (
+        "volume_last_snapshot_changed",
+        "What the last complete snapshot says has changed",
+        Some(Unit::Bytes),
+        |it| it.status.as_ref()?.last_snapshot.as_ref()?.changed_bytes.map(clamped),
+    ),
     ("volume_metadata_used", "Metadata of the volume in use", Some(Unit::Bytes), |it| {
         it.status.as_ref()?.metadata.as_ref()?.used_bytes.map(clamped)
     }),
@@ -87,7 +117,8 @@ impl Collector for Gauges {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let volumes = self.0.volumes.state();
         for (name, help, unit, value) in &FIGURES {
-            let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+            let mut metric =
+                encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
             for volume in &volumes {
                 if let Some(value) = value(volume) {
                     ConstGauge::new(value).encode(metric.encode_family(&labels(volume))?)?;
@@ -119,7 +150,11 @@ impl Gauges {
 
 fn labels(volume: &EraVolume) -> [(&'static str, String); 3] {
     let node = volume.spec.node_name.clone().unwrap_or_default();
-    [("namespace", volume.namespace().unwrap_or_default()), ("claim", volume.name_any()), ("node", node)]
+    [
+        ("namespace", volume.namespace().unwrap_or_default()),
+        ("claim", volume.name_any()),
+        ("node", node),
+    ]
 }
 
 #[cfg(test)]

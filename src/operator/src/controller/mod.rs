@@ -108,7 +108,8 @@ async fn lead(
 ) -> Result<(), Failure> {
     let mut end = std::pin::pin!(shutdown::requested());
     readiness.set(true);
-    let candidate = Candidate::new(&context.client, &args.namespace, &args.lease_name, identity("controller"));
+    let candidate =
+        Candidate::new(&context.client, &args.namespace, &args.lease_name, identity("controller"));
     let mut held = tokio::select! {
         held = candidate.acquire() => held,
         ended = &mut end => return ended.map_err(Failure::other),
@@ -138,11 +139,25 @@ async fn work_on(
         context.world.filled().await.map_err(Failure::other)?;
         readiness.set(true);
         tracing::info!("the caches are filled");
-        let trackings = reconcile_loop(context, context.world.trackings.clone(), work.trackings, tracking::reconcile);
-        let snapshots = reconcile_loop(context, context.world.snapshots.clone(), work.snapshots, snapshot::reconcile);
+        let trackings = reconcile_loop(
+            context,
+            context.world.trackings.clone(),
+            work.trackings,
+            tracking::reconcile,
+        );
+        let snapshots = reconcile_loop(
+            context,
+            context.world.snapshots.clone(),
+            work.snapshots,
+            snapshot::reconcile,
+        );
         let volumes = volume_loop(context, work.volumes);
         let drained = |()| futures::future::ready(());
-        futures::join!(trackings.for_each(drained), volumes.for_each(drained), snapshots.for_each(drained));
+        futures::join!(
+            trackings.for_each(drained),
+            volumes.for_each(drained),
+            snapshots.for_each(drained)
+        );
         Ok(())
     };
     tokio::select! {
@@ -175,7 +190,11 @@ where
     let failed = {
         let kind = kind.clone();
         move |_: Arc<K>, error: &ReconcileError, context: Arc<Context>| {
-            context.metrics.errors.get_or_create(&vec![("kind", kind.clone()), ("step", error.step().into())]).inc();
+            context
+                .metrics
+                .errors
+                .get_or_create(&vec![("kind", kind.clone()), ("step", error.step().into())])
+                .inc();
             Action::requeue(error.retry_after())
         }
     };
@@ -194,8 +213,9 @@ where
     })
 }
 
-fn report<K>(result: Result<(ObjectRef<K>, Action), Error<ReconcileError, std::convert::Infallible>>)
-where
+fn report<K>(
+    result: Result<(ObjectRef<K>, Action), Error<ReconcileError, std::convert::Infallible>>,
+) where
     K: Resource<DynamicType = ()>,
 {
     match result {

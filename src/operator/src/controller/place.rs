@@ -84,10 +84,15 @@ impl Map {
 
 /// What lets several nodes write at once. The attach controller goes by the PersistentVolume's modes, so the claim's
 /// alone prove nothing; ReadOnlyMany lets a volume be attached to several nodes, unless only one can have it.
-fn shared(volume: &PersistentVolume, claim: &PersistentVolumeClaim, pinned: bool) -> Option<String> {
+fn shared(
+    volume: &PersistentVolume,
+    claim: &PersistentVolumeClaim,
+    pinned: bool,
+) -> Option<String> {
     let of_volume = volume.spec.as_ref().and_then(|it| it.access_modes.as_deref());
     let of_claim = claim.spec.as_ref().and_then(|it| it.access_modes.as_deref());
-    let sides = [("PersistentVolume", volume.name_any(), of_volume), ("claim", claim.name_any(), of_claim)];
+    let sides =
+        [("PersistentVolume", volume.name_any(), of_volume), ("claim", claim.name_any(), of_claim)];
     sides.into_iter().find_map(|(kind, name, modes)| {
         let mode = modes.unwrap_or_default().iter().find(|mode| match mode.as_str() {
             "ReadWriteOnce" | "ReadWriteOncePod" => false,
@@ -187,7 +192,10 @@ mod tests {
             (expression("disks", "Lt", &["3"]), None),
             (expression("disks", "About", &["4"]), None),
             (json!([{}]), None),
-            (json!([{ "matchFields": [{ "key": "metadata.name", "operator": "In", "values": ["b"] }] }]), Some("b")),
+            (
+                json!([{ "matchFields": [{ "key": "metadata.name", "operator": "In", "values": ["b"] }] }]),
+                Some("b"),
+            ),
         ];
         for (terms, expected) in table {
             let place = placed(&map(), affinity(&terms), &["ReadWriteOnce"], None);
@@ -199,12 +207,23 @@ mod tests {
     fn an_attachment_decides_when_the_affinity_does_not() {
         let mut map = map();
         let zone = affinity(&expression("zone", "In", &["1"]));
-        map.attachments = vec![Arc::new(attachment("pv", "b", true)), Arc::new(attachment("other", "a", true))];
-        assert_eq!(placed(&map, zone.clone(), &["ReadWriteOnce"], Some("a")), Place::Node("b".into()));
+        map.attachments =
+            vec![Arc::new(attachment("pv", "b", true)), Arc::new(attachment("other", "a", true))];
+        assert_eq!(
+            placed(&map, zone.clone(), &["ReadWriteOnce"], Some("a")),
+            Place::Node("b".into())
+        );
         map.attachments = vec![Arc::new(attachment("pv", "b", false))];
-        assert_eq!(placed(&map, zone.clone(), &["ReadWriteOnce"], Some("a")), Place::Node("a".into()), "it stays");
-        map.attachments = vec![Arc::new(attachment("pv", "a", true)), Arc::new(attachment("pv", "b", true))];
-        let Place::Unknown(message) = placed(&map, zone, &["ReadWriteOnce"], None) else { panic!("two nodes") };
+        assert_eq!(
+            placed(&map, zone.clone(), &["ReadWriteOnce"], Some("a")),
+            Place::Node("a".into()),
+            "it stays"
+        );
+        map.attachments =
+            vec![Arc::new(attachment("pv", "a", true)), Arc::new(attachment("pv", "b", true))];
+        let Place::Unknown(message) = placed(&map, zone, &["ReadWriteOnce"], None) else {
+            panic!("two nodes")
+        };
         assert!(message.contains("pv") && message.contains("2 nodes"), "{message}");
     }
 
@@ -217,7 +236,11 @@ mod tests {
             (pinned, &["ReadWriteMany"], false),
             (json!({}), &["ReadWriteOnce"], true),
             (json!({}), &["ReadWriteOnce", "ReadOnlyMany"], false),
-            (json!({ "accessModes": ["ReadWriteOnce", "ReadWriteMany"] }), &["ReadWriteOnce"], false),
+            (
+                json!({ "accessModes": ["ReadWriteOnce", "ReadWriteMany"] }),
+                &["ReadWriteOnce"],
+                false,
+            ),
         ];
         for (spec, modes, allowed) in table {
             let place = placed(&map(), spec.clone(), modes, Some("a"));

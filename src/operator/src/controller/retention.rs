@@ -92,13 +92,18 @@ mod tests {
         let items = [complete("c", 3), complete("a", 1), complete("b", 2)];
         assert_eq!(expired(&items, 1), ["a", "b"]);
         assert_eq!(expired(&items, 3), [""; 0]);
-        assert_eq!(expired(&items, 0), ["a", "b"], "never the last one, which is the next one's base");
+        assert_eq!(
+            expired(&items, 0),
+            ["a", "b"],
+            "never the last one, which is the next one's base"
+        );
     }
 
     #[test]
     fn three_failed_stay_and_pending_ones_always() {
-        let mut items: Vec<_> =
-            [("f1", 1), ("f2", 2), ("f3", 3), ("f4", 4)].map(|(n, t)| other(n, t, Outcome::Failed)).into();
+        let mut items: Vec<_> = [("f1", 1), ("f2", 2), ("f3", 3), ("f4", 4)]
+            .map(|(n, t)| other(n, t, Outcome::Failed))
+            .into();
         items.push(other("p", 0, Outcome::Pending));
         items.push(complete("c", 5));
         assert_eq!(expired(&items, 1), ["f1"]);
@@ -129,7 +134,13 @@ mod tests {
             let links = steps.into_iter().enumerate().map(|(i, (gap, scheduled, breaks))| {
                 let since = (i > 0 && !breaks).then_some(era);
                 era += gap;
-                Link { name: format!("s{i:03}"), since, era, scheduled, at: i64::try_from(i).unwrap_or(0) }
+                Link {
+                    name: format!("s{i:03}"),
+                    since,
+                    era,
+                    scheduled,
+                    at: i64::try_from(i).unwrap_or(0),
+                }
             });
             links.collect()
         })

@@ -22,8 +22,11 @@ pub(crate) fn everything(world: &World, queues: &Queues) {
     send_where(&world.snapshots, &queues.snapshots, |_| true);
 }
 
-fn send_where<K>(cache: &Store<K>, queue: &UnboundedSender<ObjectRef<K>>, cares: impl Fn(&K) -> bool)
-where
+fn send_where<K>(
+    cache: &Store<K>,
+    queue: &UnboundedSender<ObjectRef<K>>,
+    cares: impl Fn(&K) -> bool,
+) where
     K: kube::Resource<DynamicType = ()> + reflector::Lookup<DynamicType = ()> + Clone + 'static,
 {
     for object in cache.state_filter(cares) {
@@ -82,7 +85,9 @@ impl Routes for PersistentVolumeClaim {
 
 impl Routes for PersistentVolume {
     fn route(&self, world: &World, queues: &Queues) {
-        let Some(claim) = self.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) else { return };
+        let Some(claim) = self.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) else {
+            return;
+        };
         let (Some(namespace), Some(name)) = (&claim.namespace, &claim.name) else { return };
         trackings_of(namespace, world, queues);
         volume_named(namespace, name, queues);

@@ -20,13 +20,17 @@ pub(crate) struct Schedule {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScheduleError {
     /// The time zone is not in the database that was compiled in.
-    #[error("spec.snapshots.timeZone {zone:?} is not known; give an IANA name such as Europe/Berlin")]
+    #[error(
+        "spec.snapshots.timeZone {zone:?} is not known; give an IANA name such as Europe/Berlin"
+    )]
     TimeZoneUnknown {
         /// As written.
         zone: String,
     },
     /// The API server's rules let it pass, the parser does not.
-    #[error("spec.snapshots.schedule {schedule:?} cannot be read; give five fields such as '*/15 * * * *'")]
+    #[error(
+        "spec.snapshots.schedule {schedule:?} cannot be read; give five fields such as '*/15 * * * *'"
+    )]
     Unreadable {
         /// As written.
         schedule: String,
@@ -34,7 +38,9 @@ pub(crate) enum ScheduleError {
         source: CronError,
     },
     /// No time satisfies it.
-    #[error("spec.snapshots.schedule {schedule:?} never fires; correct the day of the month or the month")]
+    #[error(
+        "spec.snapshots.schedule {schedule:?} never fires; correct the day of the month or the month"
+    )]
     NeverFires {
         /// As written.
         schedule: String,
@@ -198,7 +204,10 @@ mod tests {
         for (now, expected) in table {
             assert_eq!(schedule.due(done, at(now)), expected, "{now}");
         }
-        assert_eq!(schedule.due(at("2026-11-22T10:10:00Z"), at("2026-11-22T10:12:00Z")), Due::Nothing);
+        assert_eq!(
+            schedule.due(at("2026-11-22T10:10:00Z"), at("2026-11-22T10:12:00Z")),
+            Due::Nothing
+        );
     }
 
     #[test]

@@ -105,7 +105,8 @@ impl Trim for Pod {
             // The kubelet may write this anew with every probe.
             list.iter_mut().for_each(|condition| condition.last_probe_time = None);
         }
-        self.status = Some(k8s_openapi::api::core::v1::PodStatus { conditions, ..Default::default() });
+        self.status =
+            Some(k8s_openapi::api::core::v1::PodStatus { conditions, ..Default::default() });
     }
 }
 

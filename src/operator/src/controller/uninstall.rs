@@ -16,7 +16,7 @@ use super::api_error::{ApiError, ApiErrorKind};
 use super::context::Context;
 use super::lease::{Candidate, Held, identity};
 use super::volume::{self, Release};
-use super::world::{World, Work, queues};
+use super::world::{Work, World, queues};
 use crate::cli::UninstallArgs;
 use crate::exit::Failure;
 
@@ -31,7 +31,8 @@ pub(crate) async fn uninstall(args: UninstallArgs) -> Result<(), Failure> {
     if !tracks_anything(&client).await.map_err(Failure::other)? {
         println!("no volume is tracked");
     }
-    let candidate = Candidate::new(&client, &args.namespace, &args.lease_name, identity("uninstall"));
+    let candidate =
+        Candidate::new(&client, &args.namespace, &args.lease_name, identity("uninstall"));
     let mut held = candidate.seize().await.map_err(Failure::other)?;
     let result = take_out(&client, &args, &mut held).await;
     match &result {
@@ -58,7 +59,8 @@ async fn take_out(client: &Client, args: &UninstallArgs, held: &mut Held) -> Res
     let world = Arc::new(world);
     let (queues, work) = queues();
     let pumps = world.pumps(client, &args.namespace, writers, &queues);
-    let context = Arc::new(super::context(client.clone(), world.clone(), super::Settings::default()));
+    let context =
+        Arc::new(super::context(client.clone(), world.clone(), super::Settings::default()));
     tokio::select! {
         () = pumps => Err(Failure::Incomplete("the watches ended".to_owned())),
         lost = held.keep() => Err(lost),
@@ -95,7 +97,11 @@ async fn delete(client: &Client, volume: &EraVolume) -> Result<(), ApiError> {
     match api.delete(&volume.name_any(), &DeleteParams::background()).await {
         Ok(_) => Ok(()),
         Err(error) => {
-            match ApiError::new("delete", &format!("EraVolume {namespace}/{}", volume.name_any()), error) {
+            match ApiError::new(
+                "delete",
+                &format!("EraVolume {namespace}/{}", volume.name_any()),
+                error,
+            ) {
                 known if known.kind == ApiErrorKind::Gone => Ok(()),
                 other => Err(other),
             }
@@ -114,8 +120,12 @@ fn left(context: &Context, after: Duration) -> String {
             let around = volume::observe(&context.world, it);
             let why = match volume::decide(it, &around, now) {
                 Release::Hold(_, why) => format!("{why}{}", said(it)),
-                Release::NotAsked => "it was made again meanwhile; delete its EraTracking".to_owned(),
-                Release::Free(cause) => format!("{}, but its finalizer is not removed yet", cause.message()),
+                Release::NotAsked => {
+                    "it was made again meanwhile; delete its EraTracking".to_owned()
+                }
+                Release::Free(cause) => {
+                    format!("{}, but its finalizer is not removed yet", cause.message())
+                }
             };
             format!("  {}/{}: {why}", it.namespace().unwrap_or_default(), it.name_any())
         })
@@ -137,6 +147,7 @@ fn left(context: &Context, after: Duration) -> String {
 fn said(volume: &EraVolume) -> String {
     let conditions = volume.status.as_ref().map_or(&[][..], |status| &status.conditions);
     let attached = eratrack_api::condition::find(conditions, eratrack_api::ConditionType::Attached);
-    attached.map(|it| format!(" (Attached={}: {} {})", it.status.as_str(), it.reason, it.message)).unwrap_or_default()
+    attached
+        .map(|it| format!(" (Attached={}: {} {})", it.status.as_str(), it.reason, it.message))
+        .unwrap_or_default()
 }
-

@@ -24,7 +24,8 @@ use super::routes::Routes;
 use super::trim::Trim;
 
 /// The labels of an agent's pod, as the chart sets them.
-pub(crate) const AGENT_PODS: &str = "app.kubernetes.io/name=eratrack,app.kubernetes.io/component=agent";
+pub(crate) const AGENT_PODS: &str =
+    "app.kubernetes.io/name=eratrack,app.kubernetes.io/component=agent";
 
 /// The caches, a kind each.
 pub(crate) struct World {
@@ -95,7 +96,10 @@ impl World {
             agents: agent_writer,
             attachments: attachment_writer,
         };
-        (Self { trackings, volumes, snapshots, claims, persistent, nodes, agents, attachments }, writers)
+        (
+            Self { trackings, volumes, snapshots, claims, persistent, nodes, agents, attachments },
+            writers,
+        )
     }
 
     /// Fills the caches from the API server for as long as it is polled.
@@ -108,8 +112,16 @@ impl World {
     ) -> impl Future<Output = ()> + use<> {
         let all = watcher::Config::default();
         let agents = watcher::Config::default().labels(AGENT_PODS);
-        let Writers { trackings, volumes, snapshots, claims, persistent, nodes, agents: pods, attachments } =
-            writers;
+        let Writers {
+            trackings,
+            volumes,
+            snapshots,
+            claims,
+            persistent,
+            nodes,
+            agents: pods,
+            attachments,
+        } = writers;
         let routes = || (self.clone(), queues.clone());
         let every: Vec<BoxFuture<'static, ()>> = vec![
             pump(watch(Api::all(client.clone()), all.clone()), trackings, routes()).boxed(),
@@ -167,7 +179,13 @@ pub(crate) async fn pump<K>(
     mut cache: Writer<K>,
     (world, queues): (Arc<World>, Queues),
 ) where
-    K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + PartialEq + Trim + Routes + 'static,
+    K: Resource<DynamicType = ()>
+        + Lookup<DynamicType = ()>
+        + Clone
+        + PartialEq
+        + Trim
+        + Routes
+        + 'static,
 {
     let kind = <K as Resource>::kind(&());
     let reader = cache.as_reader();

@@ -52,7 +52,8 @@ pub(crate) fn decide(
         }
         Some(_) => match volume.map(|it| &it.spec.volume) {
             Some(now) if status.volume_uid.as_ref().is_some_and(|uid| *uid != now.uid) => {
-                let message = format!("the claim is bound to another PersistentVolume, {}, by now", now.name);
+                let message =
+                    format!("the claim is bound to another PersistentVolume, {}, by now", now.name);
                 Decision::Fail(Reason::VolumeChanged, message)
             }
             _ => Decision::Wait(deadline),
@@ -64,12 +65,14 @@ pub(crate) fn decide(
 fn assign(snapshot: &EraSnapshot, volume: Option<&EraVolume>, deadline: Timestamp) -> Decision {
     let claim = &snapshot.spec.claim_name;
     let Some(volume) = volume.filter(|it| it.metadata.deletion_timestamp.is_none()) else {
-        let message = format!("claim {claim} is not tracked; name it in an EraTracking of this namespace");
+        let message =
+            format!("claim {claim} is not tracked; name it in an EraTracking of this namespace");
         return Decision::Say(Reason::NotTracked, message, deadline);
     };
     match &volume.spec.node_name {
         Some(node) => {
-            let assignment = Assignment { node: node.clone(), volume_uid: volume.spec.volume.uid.clone() };
+            let assignment =
+                Assignment { node: node.clone(), volume_uid: volume.spec.volume.uid.clone() };
             Decision::Assign(assignment, deadline)
         }
         None => {
@@ -88,7 +91,8 @@ fn exceeded(snapshot: &EraSnapshot) -> String {
     let seconds = snapshot.spec.deadline_seconds;
     let conditions = snapshot.status.as_ref().map_or(&[][..], |status| &status.conditions);
     let last = condition::find(conditions, ConditionType::Ready);
-    let waited = last.map_or("nobody took it up".to_owned(), |it| format!("{}: {}", it.reason, it.message));
+    let waited =
+        last.map_or("nobody took it up".to_owned(), |it| format!("{}: {}", it.reason, it.message));
     format!("not complete within spec.deadlineSeconds of {seconds} s; last: {waited}")
 }
 
@@ -122,9 +126,15 @@ mod tests {
     fn what_nobody_can_make_says_why() {
         let deleted = json!({ "metadata": { "deletionTimestamp": CREATED } });
         let nowhere = json!({ "spec": { "nodeName": null } });
-        let table = [(None, Reason::NotTracked), (Some(deleted), Reason::NotTracked), (Some(nowhere), Reason::Pending)];
+        let table = [
+            (None, Reason::NotTracked),
+            (Some(deleted), Reason::NotTracked),
+            (Some(nowhere), Reason::Pending),
+        ];
         for (volume, expected) in table {
-            let Decision::Say(reason, message, until) = decided(json!(null), volume, false, "12:00:01") else {
+            let Decision::Say(reason, message, until) =
+                decided(json!(null), volume, false, "12:00:01")
+            else {
                 panic!("{expected}")
             };
             assert_eq!((reason, until), (expected, deadline()));
@@ -134,18 +144,29 @@ mod tests {
 
     #[test]
     fn an_assigned_one_is_left_to_its_agent_until_it_cannot_be_made() {
-        let assigned = || json!({ "nodeName": "n1", "volumeUID": uid("pv", "pv-data"),
-                                  "conditions": [condition("Ready", "False", "Reading")] });
+        let assigned = || {
+            json!({ "nodeName": "n1", "volumeUID": uid("pv", "pv-data"),
+                                  "conditions": [condition("Ready", "False", "Reading")] })
+        };
         let rebound = json!({ "spec": { "volume": { "name": "pv-2", "uid": uid("pv", "pv-2") } } });
-        assert_eq!(decided(assigned(), Some(json!({})), false, "12:09:59"), Decision::Wait(deadline()));
-        assert_eq!(decided(assigned(), None, false, "12:09:59"), Decision::Wait(deadline()), "absence is no wish");
+        assert_eq!(
+            decided(assigned(), Some(json!({})), false, "12:09:59"),
+            Decision::Wait(deadline())
+        );
+        assert_eq!(
+            decided(assigned(), None, false, "12:09:59"),
+            Decision::Wait(deadline()),
+            "absence is no wish"
+        );
         let failures = [
             (Some(json!({})), true, "12:00:01", Reason::NodeGone, "n1"),
             (Some(rebound), false, "12:00:01", Reason::VolumeChanged, "pv-2"),
             (Some(json!({})), false, "12:10:00", Reason::DeadlineExceeded, "Reading"),
         ];
         for (volume, gone, time, expected, word) in failures {
-            let Decision::Fail(reason, message) = decided(assigned(), volume, gone, time) else { panic!("{expected}") };
+            let Decision::Fail(reason, message) = decided(assigned(), volume, gone, time) else {
+                panic!("{expected}")
+            };
             assert_eq!(reason, expected);
             assert!(message.contains(word), "{message}");
         }
@@ -158,7 +179,11 @@ mod tests {
             json!({ "conditions": [condition("Failed", "True", "NodeGone"), condition("Ready", "False", "NodeGone")] }),
             json!({ "nodeName": "n1", "conditions": [condition("Ready", "False", "SlicesLost")] }),
         ] {
-            assert_eq!(decided(status.clone(), None, true, "23:00:00"), Decision::Nothing, "{status}");
+            assert_eq!(
+                decided(status.clone(), None, true, "23:00:00"),
+                Decision::Nothing,
+                "{status}"
+            );
         }
     }
 }

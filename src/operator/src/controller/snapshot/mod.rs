@@ -10,11 +10,15 @@
 //! must not be declared pending or failed by somebody who has not seen it yet.
 
 mod decide;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use eratrack_api::{Condition, ConditionType, EraSnapshot, EraSnapshotStatus, Reason, Time, condition, names};
+use eratrack_api::{
+    Condition, ConditionType, EraSnapshot, EraSnapshotStatus, Reason, Time, condition, names,
+};
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
@@ -29,7 +33,10 @@ use super::volume::node_is_gone;
 use decide::{Assignment, Decision};
 
 /// Gives a snapshot to an agent, or ends it.
-pub(crate) async fn reconcile(snapshot: Arc<EraSnapshot>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+pub(crate) async fn reconcile(
+    snapshot: Arc<EraSnapshot>,
+    context: Arc<Context>,
+) -> Result<Action, ReconcileError> {
     let now = (context.now)();
     let world = &context.world;
     let namespace = snapshot.namespace().unwrap_or_default();
@@ -58,11 +65,18 @@ pub(crate) async fn reconcile(snapshot: Arc<EraSnapshot>, context: Arc<Context>)
 }
 
 fn until(deadline: Timestamp, now: Timestamp) -> Action {
-    Action::requeue(Duration::try_from(deadline.duration_since(now)).unwrap_or(Duration::from_secs(1)))
+    Action::requeue(
+        Duration::try_from(deadline.duration_since(now)).unwrap_or(Duration::from_secs(1)),
+    )
 }
 
 /// All that the controller has ever to say of a snapshot: what it leaves out of an apply, it would take away.
-fn with(snapshot: &EraSnapshot, reason: Reason, message: String, now: Timestamp) -> EraSnapshotStatus {
+fn with(
+    snapshot: &EraSnapshot,
+    reason: Reason,
+    message: String,
+    now: Timestamp,
+) -> EraSnapshotStatus {
     let old = snapshot.status.clone().unwrap_or_default();
     let mut conditions: Vec<_> =
         old.conditions.into_iter().filter(|it| it.type_ == ConditionType::Ready.as_str()).collect();
@@ -98,7 +112,11 @@ async fn fail(
 }
 
 /// Writes what the controller has to say, if it is not said already, and sends events for what changed.
-async fn write(context: &Context, snapshot: &EraSnapshot, status: EraSnapshotStatus) -> Result<(), ReconcileError> {
+async fn write(
+    context: &Context,
+    snapshot: &EraSnapshot,
+    status: EraSnapshotStatus,
+) -> Result<(), ReconcileError> {
     let old = snapshot.status.clone().unwrap_or_default();
     let said = status.conditions.iter().all(|it| old.conditions.contains(it));
     if said && status.node_name == old.node_name && status.volume_uid == old.volume_uid {
@@ -119,8 +137,11 @@ async fn write(context: &Context, snapshot: &EraSnapshot, status: EraSnapshotSta
         let object = format!("EraSnapshot {namespace}/{name}");
         ReconcileError::Status(ApiError::new("write the status of", &object, error))
     })?;
-    let failures: Vec<_> =
-        status.conditions.into_iter().filter(|it| it.type_ == ConditionType::Failed.as_str()).collect();
+    let failures: Vec<_> = status
+        .conditions
+        .into_iter()
+        .filter(|it| it.type_ == ConditionType::Failed.as_str())
+        .collect();
     context.events.transitions(&snapshot.object_ref(&()), &old.conditions, &failures).await;
     Ok(())
 }

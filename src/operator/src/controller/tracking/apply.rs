@@ -24,7 +24,11 @@ pub(crate) struct Applied {
 }
 
 /// Carries it out: first what is to be tracked, then the boundaries that are due, then what may go.
-pub(crate) async fn apply(context: &Context, inputs: &Inputs, plan: Plan) -> Result<Applied, ApiError> {
+pub(crate) async fn apply(
+    context: &Context,
+    inputs: &Inputs,
+    plan: Plan,
+) -> Result<Applied, ApiError> {
     let Plan { apply, remove, create, prune, firing } = plan;
     let namespace = inputs.tracking.namespace().unwrap_or_default();
     let volumes: Api<EraVolume> = Api::namespaced(context.client.clone(), &namespace);
@@ -64,7 +68,8 @@ async fn apply_volume(api: &Api<EraVolume>, wish: &EraVolume) -> Result<EraVolum
 
 /// A snapshot of that minute may be there already: a former leader's, or one that the cache does not know yet.
 async fn create_snapshot(api: &Api<EraSnapshot>, snapshot: &EraSnapshot) -> Result<(), ApiError> {
-    let params = PostParams { field_manager: Some(names::CONTROLLER.to_owned()), ..PostParams::default() };
+    let params =
+        PostParams { field_manager: Some(names::CONTROLLER.to_owned()), ..PostParams::default() };
     match api.create(&params, snapshot).await {
         Ok(_) => {
             tracing::info!(snapshot = titled(snapshot), "created");

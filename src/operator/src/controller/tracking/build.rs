@@ -156,7 +156,8 @@ fn metadata(tracking: &EraTracking, name: &str) -> ObjectMeta {
 }
 
 fn satisfies(existing: &EraVolume, wish: &EraVolume) -> bool {
-    let labelled = wish.labels().iter().all(|(key, value)| existing.labels().get(key) == Some(value));
+    let labelled =
+        wish.labels().iter().all(|(key, value)| existing.labels().get(key) == Some(value));
     let held = wish.finalizers().iter().all(|it| existing.finalizers().contains(it));
     existing.spec == wish.spec && labelled && held && owners(existing) == owners(wish)
 }
@@ -179,7 +180,10 @@ fn unwanted(inputs: &Inputs, validated: &Validated) -> Vec<Doomed> {
     });
     let gone = mine.filter(|volume| {
         let name = volume.name_any();
-        let claim = inputs.claims.get(&name).filter(|it| it.metadata.uid.as_ref() == Some(&volume.spec.claim.uid));
+        let claim = inputs
+            .claims
+            .get(&name)
+            .filter(|it| it.metadata.uid.as_ref() == Some(&volume.spec.claim.uid));
         match (validated.claims.get(&name), claim) {
             (_, None) | (Some(Verdict::NotFound), _) => true,
             (Some(Verdict::Track(target)), Some(_)) => !fits(volume, target),
@@ -269,7 +273,10 @@ fn skip(inputs: &Inputs, claim: &str, cluster_full: Option<&String>) -> Option<S
     if let Some(pending) = under_way {
         return Some(Skip::Pending(pending.name_any()));
     }
-    cluster_full.cloned().or_else(|| Usage::of(theirs().map(|it| it.as_ref())).volume_full()).map(Skip::Budget)
+    cluster_full
+        .cloned()
+        .or_else(|| Usage::of(theirs().map(|it| it.as_ref())).volume_full())
+        .map(Skip::Budget)
 }
 
 /// By the agent's last word: an agent that is away for a moment comes back before the snapshot's deadline.
@@ -293,11 +300,14 @@ fn prune(inputs: &Inputs, validated: &Validated) -> Vec<Doomed> {
     }
     let mut by_claim: BTreeMap<&str, Vec<Item<'_>>> = BTreeMap::new();
     for snapshot in &inputs.snapshots {
-        if snapshot.metadata.deletion_timestamp.is_none() && owned_by(snapshot.as_ref(), &inputs.tracking) {
+        if snapshot.metadata.deletion_timestamp.is_none()
+            && owned_by(snapshot.as_ref(), &inputs.tracking)
+        {
             by_claim.entry(&snapshot.spec.claim_name).or_default().push(item(snapshot));
         }
     }
     let names = by_claim.values().flat_map(|items| expired(items, validated.keep));
-    let find = |name: &str| inputs.snapshots.iter().find(|it| it.metadata.name.as_deref() == Some(name));
+    let find =
+        |name: &str| inputs.snapshots.iter().find(|it| it.metadata.name.as_deref() == Some(name));
     names.filter_map(find).map(|snapshot| doomed(snapshot.as_ref())).collect()
 }

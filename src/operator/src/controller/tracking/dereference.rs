@@ -43,7 +43,9 @@ pub(crate) fn dereference(world: &World, tracking: Arc<EraTracking>) -> Inputs {
     let persistent = claims
         .iter()
         .filter_map(|claim| claim.spec.as_ref()?.volume_name.clone())
-        .filter_map(|name| world.persistent.get(&ObjectRef::new(&name)).map(|volume| (name, volume)))
+        .filter_map(|name| {
+            world.persistent.get(&ObjectRef::new(&name)).map(|volume| (name, volume))
+        })
         .collect();
     Inputs {
         trackings: world.trackings.state_filter(|it| {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use eratrack_api::EraTracking;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
 
@@ -40,9 +41,11 @@ impl Intent {
             (Some(names), None) => Selection::Names(names.iter().cloned().collect()),
             (None, Some(selector)) => match selector.clone().try_into() {
                 Ok(selector) => Selection::Labels(selector),
-                Err(error) => Selection::Unreadable(format!("spec.claims.selector cannot be read: {error}")),
+                Err(_) => Selection::Unreadable(unreadable(selector)),
             },
-            _ => Selection::Unreadable("spec.claims needs exactly one of names and selector".to_owned()),
+            _ => Selection::Unreadable(
+                "spec.claims needs exactly one of names and selector".to_owned(),
+            ),
         };
         Self {
             name: tracking.name_any(),
@@ -62,6 +65,15 @@ impl Intent {
     }
 }
 
+fn unreadable(selector: &LabelSelector) -> String {
+    let expressions = selector.match_expressions.as_deref().unwrap_or_default();
+    let operators: Vec<_> = expressions.iter().map(|it| it.operator.as_str()).collect();
+    format!(
+        "spec.claims.selector cannot be read: its operators are {}; there are In, NotIn, Exists and DoesNotExist",
+        operators.join(", ")
+    )
+}
+
 /// Of several that ask for one claim, the one that was first; names tell apart what was made in the same second.
 pub(crate) fn first<'a>(
     claim: &PersistentVolumeClaim,
@@ -79,7 +91,9 @@ mod tests {
     use crate::controller::testing::{self, merged, object};
 
     fn claim(name: &str, labels: Value) -> PersistentVolumeClaim {
-        object(json!({ "metadata": { "name": name, "namespace": testing::NAMESPACE, "labels": labels } }))
+        object(
+            json!({ "metadata": { "name": name, "namespace": testing::NAMESPACE, "labels": labels } }),
+        )
     }
 
     fn intent(name: &str, created: &str, claims: Value) -> Intent {
@@ -97,23 +111,45 @@ mod tests {
             (json!({ "selector": {} }), true),
             (json!({ "selector": { "matchLabels": { "app": "pg" } } }), true),
             (json!({ "selector": { "matchLabels": { "app": "pg", "tier": "web" } } }), false),
-            (json!({ "selector": { "matchExpressions": [{ "key": "app", "operator": "In", "values": ["a", "pg"] }] } }), true),
-            (json!({ "selector": { "matchExpressions": [{ "key": "app", "operator": "NotIn", "values": ["pg"] }] } }), false),
-            (json!({ "selector": { "matchExpressions": [{ "key": "old", "operator": "DoesNotExist" }] } }), true),
-            (json!({ "selector": { "matchExpressions": [{ "key": "old", "operator": "Exists" }] } }), false),
-            (json!({ "selector": { "matchExpressions": [{ "key": "old", "operator": "Smells" }] } }), false),
+            (
+                json!({ "selector": { "matchExpressions": [{ "key": "app", "operator": "In", "values": ["a", "pg"] }] } }),
+                true,
+            ),
+            (
+                json!({ "selector": { "matchExpressions": [{ "key": "app", "operator": "NotIn", "values": ["pg"] }] } }),
+                false,
+            ),
+            (
+                json!({ "selector": { "matchExpressions": [{ "key": "old", "operator": "DoesNotExist" }] } }),
+                true,
+            ),
+            (
+                json!({ "selector": { "matchExpressions": [{ "key": "old", "operator": "Exists" }] } }),
+                false,
+            ),
+            (
+                json!({ "selector": { "matchExpressions": [{ "key": "old", "operator": "Smells" }] } }),
+                false,
+            ),
             (json!({}), false),
             (json!({ "names": ["data-pg-0"], "selector": {} }), false),
         ];
         for (claims, expected) in table {
-            assert_eq!(intent("a", testing::CREATED, claims.clone()).selects(&pg), expected, "{claims}");
+            assert_eq!(
+                intent("a", testing::CREATED, claims.clone()).selects(&pg),
+                expected,
+                "{claims}"
+            );
         }
     }
 
     #[test]
     fn an_operator_of_another_version_is_said() {
-        let odd = json!({ "selector": { "matchExpressions": [{ "key": "old", "operator": "Smells" }] } });
-        let Selection::Unreadable(message) = intent("a", testing::CREATED, odd).selection else { panic!("read") };
+        let odd =
+            json!({ "selector": { "matchExpressions": [{ "key": "old", "operator": "Smells" }] } });
+        let Selection::Unreadable(message) = intent("a", testing::CREATED, odd).selection else {
+            panic!("read")
+        };
         assert!(message.contains("Smells"), "{message}");
     }
 

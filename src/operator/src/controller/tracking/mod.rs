@@ -13,6 +13,8 @@ mod build;
 mod dereference;
 mod intent;
 mod status;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 use std::sync::Arc;

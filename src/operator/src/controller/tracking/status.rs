@@ -51,9 +51,10 @@ pub(crate) fn status(
     let volumes = tracked_volumes(validated, applied);
     let count = |type_| volumes.iter().filter(|it| is_true(it, type_)).count();
     let last = volumes.iter().filter_map(|it| it.status.as_ref()?.last_snapshot.as_ref());
-    let changed_bytes = last.clone().filter_map(|it| it.changed_bytes).fold(None, |sum: Option<u64>, bytes| {
-        Some(sum.unwrap_or(0).saturating_add(bytes))
-    });
+    let changed_bytes = last
+        .clone()
+        .filter_map(|it| it.changed_bytes)
+        .fold(None, |sum: Option<u64>, bytes| Some(sum.unwrap_or(0).saturating_add(bytes)));
     let existing = validated.claims.values().filter(|it| !matches!(it, Verdict::NotFound));
     let current = current(inputs, validated, applied, &volumes);
     let mut conditions = old.conditions;
@@ -67,7 +68,11 @@ pub(crate) fn status(
         condition::set(&mut conditions, condition);
     }
     EraTrackingStatus {
-        observed_generation: inputs.tracking.metadata.generation.and_then(|it| u64::try_from(it).ok()),
+        observed_generation: inputs
+            .tracking
+            .metadata
+            .generation
+            .and_then(|it| u64::try_from(it).ok()),
         matched: Some(number(existing.count())),
         tracked: Some(number(count(ConditionType::Attached))),
         intact: Some(number(count(ConditionType::TrackingIntact))),
@@ -110,13 +115,16 @@ fn ready(
     current: &Word,
 ) -> Word {
     let mut problems = Vec::new();
-    problems.extend(validated.unreadable.iter().map(|it| Problem::new(Reason::NoClaimsMatched, it)));
+    problems
+        .extend(validated.unreadable.iter().map(|it| Problem::new(Reason::NoClaimsMatched, it)));
     problems.extend(validated.too_fine.iter().map(|it| Problem::new(Reason::LimitExceeded, it)));
     if validated.claims.is_empty() && validated.unreadable.is_none() {
         let message = "no claim of the namespace matches spec.claims.selector";
         problems.push(Problem::new(Reason::NoClaimsMatched, message));
     }
-    problems.extend(validated.claims.iter().filter_map(|(claim, verdict)| of_claim(claim, verdict, inputs)));
+    problems.extend(
+        validated.claims.iter().filter_map(|(claim, verdict)| of_claim(claim, verdict, inputs)),
+    );
     problems.extend(validated.claims.iter().filter_map(|(claim, verdict)| {
         let Verdict::Track(target) = verdict else { return None };
         let volume = volumes.iter().find(|it| it.name_any() == *claim);
@@ -169,7 +177,9 @@ fn of_volume(
         (_, Some(ready)) if ready.is_true() => None,
         (_, Some(ready)) => problem(&format!("{} ({})", ready.reason, ready.message)),
         (Place::Unknown(message), None) => problem(&format!("{} ({message})", Reason::NodeUnknown)),
-        (Place::Shared(message), None) => problem(&format!("{} ({message})", Reason::AccessModeUnsupported)),
+        (Place::Shared(message), None) => {
+            problem(&format!("{} ({message})", Reason::AccessModeUnsupported))
+        }
         (Place::Node(node), None) => problem(&format!("waits for the agent of node {node}")),
     }
 }
@@ -233,9 +243,8 @@ fn current(
         }
         Timing::Follow(_) => match said(&overdue(inputs, applied, volumes)) {
             Some((reason, message)) => Word(ConditionStatus::False, reason, message),
-            None => kept(inputs, applied).unwrap_or_else(|| {
-                Word(ConditionStatus::True, Reason::OnSchedule, String::new())
-            }),
+            None => kept(inputs, applied)
+                .unwrap_or_else(|| Word(ConditionStatus::True, Reason::OnSchedule, String::new())),
         },
     }
 }
@@ -244,7 +253,9 @@ fn overdue(inputs: &Inputs, applied: &Applied, volumes: &[Arc<EraVolume>]) -> Ve
     let firing = &applied.firing;
     let mut problems = Vec::new();
     problems.extend(firing.missed.map(|at| {
-        let message = format!("{at} passed by more than spec.snapshots.startingDeadlineSeconds without a snapshot");
+        let message = format!(
+            "{at} passed by more than spec.snapshots.startingDeadlineSeconds without a snapshot"
+        );
         Problem::new(Reason::SnapshotOverdue, message)
     }));
     if firing.throttled {
@@ -267,13 +278,17 @@ fn overdue(inputs: &Inputs, applied: &Applied, volumes: &[Arc<EraVolume>]) -> Ve
 /// The newest scheduled snapshot of a claim, if it failed.
 fn failed(inputs: &Inputs, claim: &str) -> Option<Problem> {
     let owned = |it: &EraSnapshot| {
-        it.owner_references().iter().any(|owner| Some(&owner.uid) == inputs.tracking.metadata.uid.as_ref())
+        it.owner_references()
+            .iter()
+            .any(|owner| Some(&owner.uid) == inputs.tracking.metadata.uid.as_ref())
     };
     let theirs = inputs.snapshots.iter().filter(|it| it.spec.claim_name == claim && owned(it));
     // One under way says nothing yet.
-    let ended: Vec<_> = theirs.filter(|it| outcome(it) != Outcome::Pending).map(|it| item(it)).collect();
+    let ended: Vec<_> =
+        theirs.filter(|it| outcome(it) != Outcome::Pending).map(|it| item(it)).collect();
     let last = newest(&ended).filter(|it| it.outcome == Outcome::Failed)?;
-    let snapshot = inputs.snapshots.iter().find(|it| it.metadata.name.as_deref() == Some(last.name))?;
+    let snapshot =
+        inputs.snapshots.iter().find(|it| it.metadata.name.as_deref() == Some(last.name))?;
     let status = snapshot.status.as_ref()?;
     let why = condition::find(&status.conditions, ConditionType::Failed)
         .or_else(|| condition::find(&status.conditions, ConditionType::Ready))?;

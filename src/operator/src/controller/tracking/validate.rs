@@ -123,8 +123,12 @@ fn reference(object: &impl ResourceExt) -> ObjectRef {
 }
 
 /// The PersistentVolume of a claim, if both say so: a claim's word alone could name a volume of another namespace.
-fn bound<'a>(claim: &PersistentVolumeClaim, inputs: &'a Inputs) -> Result<&'a PersistentVolume, String> {
-    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
+fn bound<'a>(
+    claim: &PersistentVolumeClaim,
+    inputs: &'a Inputs,
+) -> Result<&'a PersistentVolume, String> {
+    let phase =
+        claim.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
     let name = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).unwrap_or_default();
     if phase != "Bound" || name.is_empty() {
         return Err(format!("its phase is {phase}; start a pod that uses it, or see its events"));
@@ -134,7 +138,9 @@ fn bound<'a>(claim: &PersistentVolumeClaim, inputs: &'a Inputs) -> Result<&'a Pe
     };
     let owner = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
     let agrees = owner.is_some_and(|it| {
-        it.namespace == claim.metadata.namespace && it.name == claim.metadata.name && it.uid == claim.metadata.uid
+        it.namespace == claim.metadata.namespace
+            && it.name == claim.metadata.name
+            && it.uid == claim.metadata.uid
     });
     if agrees { Ok(volume) } else { Err(format!("PersistentVolume {name} is not bound to it")) }
 }

@@ -17,7 +17,11 @@ fn titled(volume: &EraVolume) -> String {
 }
 
 /// Writes the controller's conditions; those of the agent stay.
-pub(crate) async fn write(client: &Client, volume: &EraVolume, conditions: &[Condition]) -> Result<(), ApiError> {
+pub(crate) async fn write(
+    client: &Client,
+    volume: &EraVolume,
+    conditions: &[Condition],
+) -> Result<(), ApiError> {
     let patch = json!({
         "apiVersion": EraVolume::api_version(&()),
         "kind": EraVolume::kind(&()),
@@ -25,7 +29,8 @@ pub(crate) async fn write(client: &Client, volume: &EraVolume, conditions: &[Con
         "status": { "conditions": conditions },
     });
     let params = PatchParams::apply(names::CONTROLLER).force();
-    let written = api(client, volume).patch_status(&volume.name_any(), &params, &Patch::Apply(patch)).await;
+    let written =
+        api(client, volume).patch_status(&volume.name_any(), &params, &Patch::Apply(patch)).await;
     written.map(drop).map_err(|error| ApiError::new("write the status of", &titled(volume), error))
 }
 
@@ -43,7 +48,8 @@ pub(crate) async fn node_is_gone(client: &Client, node: &str) -> Result<bool, Ap
 
 /// Lets the finalizer go. Nothing may have changed since the decision: the resource version is part of the request.
 pub(crate) async fn let_go(client: &Client, volume: &EraVolume) -> Result<(), ApiError> {
-    let others: Vec<_> = volume.finalizers().iter().filter(|it| *it != names::FINALIZER_DETACH).collect();
+    let others: Vec<_> =
+        volume.finalizers().iter().filter(|it| *it != names::FINALIZER_DETACH).collect();
     let patch = json!({
         "metadata": {
             "uid": volume.metadata.uid,
@@ -51,7 +57,8 @@ pub(crate) async fn let_go(client: &Client, volume: &EraVolume) -> Result<(), Ap
             "finalizers": others,
         },
     });
-    let params = PatchParams { field_manager: Some(names::CONTROLLER.to_owned()), ..PatchParams::default() };
+    let params =
+        PatchParams { field_manager: Some(names::CONTROLLER.to_owned()), ..PatchParams::default() };
     match api(client, volume).patch(&volume.name_any(), &params, &Patch::Merge(patch)).await {
         Ok(_) => Ok(()),
         Err(error) => match ApiError::new("remove the finalizer of", &titled(volume), error) {

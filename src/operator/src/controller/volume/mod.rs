@@ -10,6 +10,8 @@
 mod apply;
 mod ready;
 mod release;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +39,10 @@ pub(crate) struct Surroundings {
 }
 
 /// Keeps an EraVolume's Ready condition, and lets it go once it may.
-pub(crate) async fn reconcile(volume: Arc<EraVolume>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+pub(crate) async fn reconcile(
+    volume: Arc<EraVolume>,
+    context: Arc<Context>,
+) -> Result<Action, ReconcileError> {
     let now = (context.now)();
     let around = observe(&context.world, &volume);
     let release = decide(&volume, &around, now);
@@ -48,9 +53,9 @@ pub(crate) async fn reconcile(volume: Arc<EraVolume>, context: Arc<Context>) -> 
     }
     write(&context, &volume, &around, now).await?;
     Ok(match release {
-        Release::Hold(Some(until), _) => {
-            Action::requeue(Duration::try_from(until.duration_since(now)).unwrap_or(Duration::from_secs(1)))
-        }
+        Release::Hold(Some(until), _) => Action::requeue(
+            Duration::try_from(until.duration_since(now)).unwrap_or(Duration::from_secs(1)),
+        ),
         Release::Hold(None, _) | Release::NotAsked | Release::Free(_) => Action::await_change(),
     })
 }
@@ -78,7 +83,8 @@ pub(crate) fn observe(world: &World, volume: &EraVolume) -> Surroundings {
 /// Whether a pod is a ready agent of the node.
 fn watches(pod: &Pod, node: &str) -> bool {
     let on_node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let conditions =
+        pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let ready = conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True");
     on_node && ready && pod.metadata.deletion_timestamp.is_none()
 }
@@ -91,7 +97,10 @@ fn place(world: &World, volume: &EraVolume) -> Place {
     let claim = world.claims.get(&ObjectRef::new(&spec.claim.name).within(&namespace));
     match (persistent, claim) {
         (Some(persistent), Some(claim)) => world.map().place(&persistent, &claim, None),
-        _ => Place::Unknown(format!("PersistentVolume {} or its claim is not there", spec.volume.name)),
+        _ => Place::Unknown(format!(
+            "PersistentVolume {} or its claim is not there",
+            spec.volume.name
+        )),
     }
 }
 
@@ -112,7 +121,11 @@ async fn write(
     Ok(())
 }
 
-async fn free(context: &Context, volume: &EraVolume, cause: &Cause) -> Result<Action, ReconcileError> {
+async fn free(
+    context: &Context,
+    volume: &EraVolume,
+    cause: &Cause,
+) -> Result<Action, ReconcileError> {
     if let Cause::NodeGone(node) = cause
         && !node_is_gone(&context.client, node).await.map_err(ReconcileError::Confirm)?
     {
@@ -120,7 +133,12 @@ async fn free(context: &Context, volume: &EraVolume, cause: &Cause) -> Result<Ac
         return Ok(Action::requeue(Duration::from_secs(5)));
     }
     apply::let_go(&context.client, volume).await.map_err(ReconcileError::Apply)?;
-    tracing::info!(volume = volume.name_any(), namespace = volume.namespace(), cause = cause.message(), "let go");
+    tracing::info!(
+        volume = volume.name_any(),
+        namespace = volume.namespace(),
+        cause = cause.message(),
+        "let go"
+    );
     context.events.note(&volume.object_ref(&()), "LetGo", cause.message()).await;
     Ok(Action::await_change())
 }

@@ -25,7 +25,9 @@ struct Word(ConditionStatus, Reason, String);
 pub(crate) fn conditions(volume: &EraVolume, watcher: &Watcher, now: Timestamp) -> Vec<Condition> {
     let Word(status, reason, message) = word(volume, watcher);
     let types: &[ConditionType] = match watcher {
-        Watcher::None(_) => &[ConditionType::Ready, ConditionType::Attached, ConditionType::TrackingIntact],
+        Watcher::None(_) => {
+            &[ConditionType::Ready, ConditionType::Attached, ConditionType::TrackingIntact]
+        }
         Watcher::Ready(_) | Watcher::Away(_) | Watcher::NodeGone(_) => &[ConditionType::Ready],
     };
     let of_type = |type_: &ConditionType| {
@@ -92,7 +94,9 @@ fn of_agent(volume: &EraVolume, node: &str) -> Word {
         return Word(ConditionStatus::False, Reason::Detaching, message);
     }
     match (attached.status, reason) {
-        (ConditionStatus::True, _) => Word(ConditionStatus::True, Reason::Tracking, tracking(volume)),
+        (ConditionStatus::True, _) => {
+            Word(ConditionStatus::True, Reason::Tracking, tracking(volume))
+        }
         (status, Some(reason)) => Word(status, reason, attached.message.clone()),
         // An agent of another version: its own words say more than ours could.
         (status, None) => {
@@ -104,7 +108,9 @@ fn of_agent(volume: &EraVolume, node: &str) -> Word {
 
 fn tracking(volume: &EraVolume) -> String {
     match condition::find(said(volume), ConditionType::TrackingIntact) {
-        Some(intact) if !intact.is_true() => format!("the next snapshot is full: {}", intact.reason),
+        Some(intact) if !intact.is_true() => {
+            format!("the next snapshot is full: {}", intact.reason)
+        }
         _ => String::new(),
     }
 }
@@ -136,19 +142,43 @@ mod tests {
         let attached = || condition("Attached", "True", "Attached");
         let table = [
             (volume(&[]), here(), "Unknown Attaching"),
-            (volume(&[condition("Attached", "Unknown", "NodeUnknown")]), here(), "Unknown Attaching"),
+            (
+                volume(&[condition("Attached", "Unknown", "NodeUnknown")]),
+                here(),
+                "Unknown Attaching",
+            ),
             (volume(&[attached()]), here(), "True Tracking"),
-            (volume(&[attached(), condition("TrackingIntact", "False", "NodeRebooted")]), here(), "True Tracking"),
+            (
+                volume(&[attached(), condition("TrackingIntact", "False", "NodeRebooted")]),
+                here(),
+                "True Tracking",
+            ),
             (volume(&[attached()]), away, "Unknown AgentNotReady"),
             (volume(&[attached()]), Watcher::NodeGone("n1".into()), "Unknown AgentNotReady"),
-            (volume(&[condition("Attached", "False", "SharedFilesystem")]), here(), "False SharedFilesystem"),
-            (volume(&[condition("Attached", "False", "FromTheFuture")]), here(), "False OperationFailed"),
+            (
+                volume(&[condition("Attached", "False", "SharedFilesystem")]),
+                here(),
+                "False SharedFilesystem",
+            ),
+            (
+                volume(&[condition("Attached", "False", "FromTheFuture")]),
+                here(),
+                "False OperationFailed",
+            ),
             (volume(&[]), Watcher::None(Place::Unknown("no idea".into())), "Unknown NodeUnknown"),
-            (volume(&[]), Watcher::None(Place::Shared("many".into())), "False AccessModeUnsupported"),
+            (
+                volume(&[]),
+                Watcher::None(Place::Shared("many".into())),
+                "False AccessModeUnsupported",
+            ),
         ];
         for (volume, watcher, expected) in table {
             let condition = ready(&volume, &watcher);
-            assert_eq!(format!("{} {}", condition.status.as_str(), condition.reason), expected, "{watcher:?}");
+            assert_eq!(
+                format!("{} {}", condition.status.as_str(), condition.reason),
+                expected,
+                "{watcher:?}"
+            );
             assert_eq!(condition.observed_generation, Some(1));
         }
     }
@@ -162,7 +192,11 @@ mod tests {
 
     #[test]
     fn without_a_node_all_three_are_ours_to_write() {
-        let written = conditions(&volume(&[]), &Watcher::None(Place::Unknown("x".into())), NOW.parse().expect("a time"));
+        let written = conditions(
+            &volume(&[]),
+            &Watcher::None(Place::Unknown("x".into())),
+            NOW.parse().expect("a time"),
+        );
         let types: Vec<_> = written.iter().map(|it| it.type_.as_str()).collect();
         assert_eq!(types, ["Ready", "Attached", "TrackingIntact"]);
         assert_eq!(conditions(&volume(&[]), &here(), NOW.parse().expect("a time")).len(), 1);
@@ -175,7 +209,14 @@ mod tests {
         assert_eq!(ready(&before, &away).last_transition_time.0.to_string(), NOW);
         let already = volume(&[condition("Ready", "Unknown", "AgentNotReady")]);
         assert_eq!(ready(&already, &away).last_transition_time.0.to_string(), CREATED);
-        let refused = volume(&[condition("Ready", "False", "NotInUse"), condition("Attached", "False", "DeviceNotFound")]);
-        assert_eq!(ready(&refused, &here()).last_transition_time.0.to_string(), CREATED, "the status stayed");
+        let refused = volume(&[
+            condition("Ready", "False", "NotInUse"),
+            condition("Attached", "False", "DeviceNotFound"),
+        ]);
+        assert_eq!(
+            ready(&refused, &here()).last_transition_time.0.to_string(),
+            CREATED,
+            "the status stayed"
+        );
     }
 }

@@ -57,11 +57,18 @@ impl Cause {
 }
 
 /// Decides it. `node` is the Node object of the volume's node.
-pub(crate) fn release(volume: &EraVolume, node: Option<&Node>, agent_ready: bool, now: Timestamp) -> Release {
+pub(crate) fn release(
+    volume: &EraVolume,
+    node: Option<&Node>,
+    agent_ready: bool,
+    now: Timestamp,
+) -> Release {
     if volume.metadata.deletion_timestamp.is_none() {
         return Release::NotAsked;
     }
-    let Some(name) = volume.spec.node_name.clone() else { return Release::Free(Cause::NeverAssigned) };
+    let Some(name) = volume.spec.node_name.clone() else {
+        return Release::Free(Cause::NeverAssigned);
+    };
     if detached(volume) {
         return Release::Free(Cause::Detached);
     }
@@ -132,19 +139,80 @@ mod tests {
         }));
         let attached = status(&[condition("Attached", "True", "Attached")]);
         let detached = status(&[condition("Attached", "False", "Detached")]);
-        let away = status(&[condition("Ready", "Unknown", "AgentNotReady"), condition("Attached", "True", "Attached")]);
+        let away = status(&[
+            condition("Ready", "Unknown", "AgentNotReady"),
+            condition("Attached", "True", "Attached"),
+        ]);
         let free = |cause| Release::Free(cause);
         let n1 = || "n1".to_owned();
         let table: [(&str, EraVolume, Option<&Node>, bool, &str, Release); 8] = [
-            ("not deleted", era_volume("data", detached.clone()), None, false, "12:30", Release::NotAsked),
-            ("no node", deleted(json!({ "spec": { "nodeName": null } })), None, false, "12:00", free(Cause::NeverAssigned)),
-            ("detached", deleted(detached.clone()), Some(&here), true, "12:00", free(Cause::Detached)),
-            ("detached, agent gone", deleted(detached), Some(&here), false, "12:00", free(Cause::Detached)),
-            ("node gone", deleted(attached.clone()), None, false, "12:00", free(Cause::NodeGone(n1()))),
-            ("out of service", deleted(attached.clone()), Some(&dead), true, "12:00", free(Cause::OutOfService(n1()))),
-            ("agent away 9:59", deleted(away.clone()), Some(&here), false, "12:09:59",
-             Release::Hold(Some(at("2026-11-22T12:10:00Z")), "no agent is ready on node n1; start its pod".into())),
-            ("agent away 10:00", deleted(away.clone()), Some(&here), false, "12:10", free(Cause::AgentAway(n1()))),
+            (
+                "not deleted",
+                era_volume("data", detached.clone()),
+                None,
+                false,
+                "12:30",
+                Release::NotAsked,
+            ),
+            (
+                "no node",
+                deleted(json!({ "spec": { "nodeName": null } })),
+                None,
+                false,
+                "12:00",
+                free(Cause::NeverAssigned),
+            ),
+            (
+                "detached",
+                deleted(detached.clone()),
+                Some(&here),
+                true,
+                "12:00",
+                free(Cause::Detached),
+            ),
+            (
+                "detached, agent gone",
+                deleted(detached),
+                Some(&here),
+                false,
+                "12:00",
+                free(Cause::Detached),
+            ),
+            (
+                "node gone",
+                deleted(attached.clone()),
+                None,
+                false,
+                "12:00",
+                free(Cause::NodeGone(n1())),
+            ),
+            (
+                "out of service",
+                deleted(attached.clone()),
+                Some(&dead),
+                true,
+                "12:00",
+                free(Cause::OutOfService(n1())),
+            ),
+            (
+                "agent away 9:59",
+                deleted(away.clone()),
+                Some(&here),
+                false,
+                "12:09:59",
+                Release::Hold(
+                    Some(at("2026-11-22T12:10:00Z")),
+                    "no agent is ready on node n1; start its pod".into(),
+                ),
+            ),
+            (
+                "agent away 10:00",
+                deleted(away.clone()),
+                Some(&here),
+                false,
+                "12:10",
+                free(Cause::AgentAway(n1())),
+            ),
         ];
         for (name, volume, node, agent_ready, time, expected) in table {
             let seconds = if time.len() == 5 { ":00" } else { "" };
@@ -152,9 +220,15 @@ mod tests {
             assert_eq!(release(&volume, node, agent_ready, now), expected, "{name}");
         }
         let back = release(&deleted(away), Some(&here), true, at("2026-11-22T13:00:00Z"));
-        assert!(matches!(back, Release::Hold(None, _)), "an agent that is back does it itself: {back:?}");
+        assert!(
+            matches!(back, Release::Hold(None, _)),
+            "an agent that is back does it itself: {back:?}"
+        );
         let unsaid = release(&deleted(attached), Some(&here), false, at("2026-11-22T13:00:00Z"));
-        assert!(matches!(unsaid, Release::Hold(None, _)), "since when is not written down yet: {unsaid:?}");
+        assert!(
+            matches!(unsaid, Release::Hold(None, _)),
+            "since when is not written down yet: {unsaid:?}"
+        );
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! Objects for tests, made from the few words that matter.
+//! Objects for tests, made from the few words that matter; and an API server that plays scenarios.
+
+pub(crate) mod fake_api;
+pub(crate) mod scene;
 
 use eratrack_api::{EraSnapshot, EraTracking, EraVolume};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
@@ -40,7 +43,8 @@ pub(crate) fn merged(mut base: Value, over: Value) -> Value {
 }
 
 pub(crate) fn node(name: &str, labels: &[(&str, &str)]) -> Node {
-    let labels: serde_json::Map<_, _> = labels.iter().map(|(k, v)| ((*k).into(), json!(v))).collect();
+    let labels: serde_json::Map<_, _> =
+        labels.iter().map(|(k, v)| ((*k).into(), json!(v))).collect();
     object(json!({ "metadata": { "name": name, "labels": labels } }))
 }
 
@@ -52,7 +56,8 @@ pub(crate) fn volume_with(name: &str, spec: Value) -> PersistentVolume {
 
 /// A PersistentVolume on one node, bound to a claim.
 pub(crate) fn local_volume(name: &str, claim: &str, hostname: &str) -> PersistentVolume {
-    let expression = json!({ "key": "kubernetes.io/hostname", "operator": "In", "values": [hostname] });
+    let expression =
+        json!({ "key": "kubernetes.io/hostname", "operator": "In", "values": [hostname] });
     volume_with(
         name,
         json!({

@@ -1,0 +1,560 @@
+//! Steps 2, 3 and 5 by tables over scenes; the whole pipeline against an API server that plays scenarios.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use eratrack_api::{EraTracking, EraTrackingStatus, EraVolume};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::apply::Applied;
+use super::build::{Firing, Plan, Skip, build};
+use super::dereference::{Inputs, dereference};
+use super::validate::{Validated, Verdict, validate};
+use super::{reconcile, status};
+use crate::controller::context::Settings;
+use crate::controller::error::ReconcileError;
+use crate::controller::testing::fake_api::FakeApi;
+use crate::controller::testing::scene::{Scene, noon};
+use crate::controller::testing::{
+    CREATED, bound_claim, condition, era_volume, merged, object, snapshot, tracking, uid,
+    volume_with,
+};
+
+fn all() -> EraTracking {
+    tracking("all", json!({ "claims": { "selector": {} }, "granularity": "256Ki" }))
+}
+
+fn with(tracking: EraTracking, over: Value) -> EraTracking {
+    object(merged(serde_json::to_value(tracking).expect("JSON"), over))
+}
+
+/// An EraTracking of all claims, with a schedule that was announced for noon.
+fn scheduled(schedule: &str, keep: u32) -> EraTracking {
+    let snapshots = json!({ "schedule": schedule, "keep": { "last": keep } });
+    let status = json!({ "observedGeneration": 1, "nextSnapshotTime": "2026-11-22T12:00:00Z" });
+    with(all(), json!({ "spec": { "snapshots": snapshots }, "status": status }))
+}
+
+fn owned(by: &str) -> Value {
+    json!({ "metadata": {
+        "labels": { "eratrack.dev/tracking": by, "app.kubernetes.io/managed-by": "eratrack",
+                    "velero.io/exclude-from-backup": "true" },
+        "ownerReferences": [{ "apiVersion": "eratrack.dev/v1alpha1", "kind": "EraTracking", "name": by,
+                              "uid": uid("et", by), "controller": true }],
+    } })
+}
+
+/// The EraVolume of a claim as `all` would make it, with these conditions.
+fn tracked(claim: &str, conditions: &[Value]) -> EraVolume {
+    era_volume(claim, merged(owned("all"), json!({ "status": { "conditions": conditions } })))
+}
+
+fn healthy(claim: &str) -> EraVolume {
+    tracked(
+        claim,
+        &[
+            condition("Attached", "True", "Attached"),
+            condition("TrackingIntact", "True", "ChainIntact"),
+            condition("Ready", "True", "Tracking"),
+        ],
+    )
+}
+
+fn inputs(scene: Scene, tracking: EraTracking) -> Inputs {
+    let scene = scene.tracking(tracking.clone());
+    dereference(&scene.world(), Arc::new(tracking))
+}
+
+fn planned(inputs: &Inputs) -> (Validated, Plan) {
+    let validated = validate(inputs, &Settings::default(), noon());
+    let plan = build(inputs, &validated, noon());
+    (validated, plan)
+}
+
+/// The status after a plan that the API server carried out as it stands.
+fn status_of(inputs: &Inputs) -> EraTrackingStatus {
+    let (validated, plan) = planned(inputs);
+    let mut volumes = inputs.volumes.clone();
+    volumes.extend(plan.apply.into_iter().map(|it| (it.name_any(), Arc::new(it))));
+    let applied = Applied { volumes, firing: plan.firing, made: 0 };
+    status::status(inputs, &validated, &applied, noon())
+}
+
+fn said(status: &EraTrackingStatus, type_: &str) -> String {
+    let found = status.conditions.iter().find(|it| it.type_ == type_);
+    found.map(|it| format!("{} {}", it.status.as_str(), it.reason)).unwrap_or_default()
+}
+
+fn message(status: &EraTrackingStatus, type_: &str) -> String {
+    status
+        .conditions
+        .iter()
+        .find(|it| it.type_ == type_)
+        .map(|it| it.message.clone())
+        .unwrap_or_default()
+}
+
+fn names<K: ResourceExt>(objects: &[K]) -> Vec<String> {
+    objects.iter().map(ResourceExt::name_any).collect()
+}
+
+#[test]
+fn each_claim_gets_its_verdict() {
+    let mut unbound = bound_claim("unbound", "", &[]);
+    unbound.status = object(json!({ "phase": "Pending" }));
+    let thief = bound_claim("thief", "pv-data", &["ReadWriteOnce"]);
+    let leaving = with_deletion(bound_claim("leaving", "pv-leaving", &["ReadWriteOnce"]));
+    let older = with(
+        tracking("older", json!({ "claims": { "names": ["taken"] } })),
+        json!({ "metadata": { "creationTimestamp": "2026-01-01T00:00:00Z" } }),
+    );
+    let scene = Scene::new()
+        .bound(&["data", "taken"])
+        .claim(unbound)
+        .claim(thief)
+        .claim(leaving)
+        .tracking(older);
+    let wish = json!({ "claims": { "names": ["data", "unbound", "thief", "taken", "missing", "leaving"] } });
+    let inputs = inputs(scene, tracking("mine", wish));
+    let (validated, plan) = planned(&inputs);
+    let verdicts: BTreeMap<&str, &Verdict> =
+        validated.claims.iter().map(|(k, v)| (k.as_str(), v)).collect();
+    assert!(
+        matches!(verdicts["data"], Verdict::Track(target) if target.place.node() == Some("n1"))
+    );
+    assert!(matches!(verdicts["unbound"], Verdict::NotBound(why) if why.contains("Pending")));
+    assert!(
+        matches!(verdicts["thief"], Verdict::NotBound(why) if why.contains("pv-data is not bound to it"))
+    );
+    assert_eq!(verdicts["taken"], &Verdict::Taken("older".into()));
+    assert_eq!(verdicts["missing"], &Verdict::NotFound);
+    assert_eq!(
+        verdicts["leaving"],
+        &Verdict::NotFound,
+        "its volume gets its table back before it is removed"
+    );
+    assert_eq!(names(&plan.apply), ["data"]);
+    let status = status_of(&inputs);
+    assert_eq!((status.matched, status.tracked), (Some(4), Some(0)));
+    assert_eq!(said(&status, "Ready"), "False ClaimNotFound");
+    let message = message(&status, "Ready");
+    assert!(message.contains("missing") && message.contains("; and 4 more"), "{message}");
+}
+
+fn with_deletion<K>(object_: K) -> K
+where
+    K: serde::Serialize + serde::de::DeserializeOwned,
+{
+    let value = serde_json::to_value(object_).expect("JSON");
+    object(merged(value, json!({ "metadata": { "deletionTimestamp": CREATED } })))
+}
+
+#[test]
+fn an_eravolume_is_made_whole() {
+    let (_, plan) = planned(&inputs(Scene::new().bound(&["data"]), all()));
+    let made = &plan.apply[0];
+    assert_eq!(made.metadata.uid, None, "there is none yet");
+    assert_eq!(made.finalizers(), ["eratrack.dev/detach"]);
+    assert_eq!(made.owner_references()[0].uid, uid("et", "all"));
+    assert_eq!(made.labels()["velero.io/exclude-from-backup"], "true");
+    assert_eq!(made.spec.node_name.as_deref(), Some("n1"), "by its label: its hostname is host-1");
+    assert_eq!(made.spec.volume.uid, uid("pv", "pv-data"));
+}
+
+#[test]
+fn only_what_differs_is_applied_and_never_without_its_uid() {
+    let cases: [(&str, EraVolume, usize); 4] = [
+        ("the same", healthy("data"), 0),
+        ("another granularity", with_spec(healthy("data"), json!({ "granularity": "1Mi" })), 1),
+        ("another owner", era_volume("data", owned("older")), 1),
+        ("on its way out", with_deletion(healthy("data")), 0),
+    ];
+    for (name, existing, applied) in cases {
+        let (_, plan) = planned(&inputs(Scene::new().bound(&["data"]).volume(existing), all()));
+        assert_eq!(plan.apply.len(), applied, "{name}");
+        assert!(plan.apply.iter().all(|it| it.metadata.uid == Some(uid("ev", "data"))), "{name}");
+        assert!(plan.remove.is_empty(), "{name}: {:?}", plan.remove);
+    }
+}
+
+fn with_spec(volume: EraVolume, spec: Value) -> EraVolume {
+    object(merged(serde_json::to_value(volume).expect("JSON"), json!({ "spec": spec })))
+}
+
+#[test]
+fn what_nobody_asks_for_goes() {
+    let other_uid = json!({ "claim": { "name": "data", "uid": uid("claim", "former") } });
+    let pg =
+        tracking("all", json!({ "claims": { "selector": { "matchLabels": { "app": "pg" } } } }));
+    let older = with(
+        all(),
+        json!({ "metadata": { "name": "older", "uid": uid("et", "older"),
+                                                  "creationTimestamp": "2026-01-01T00:00:00Z" } }),
+    );
+    let base = || Scene::new().bound(&["data"]).volume(healthy("data"));
+    let cases: [(&str, Scene, EraTracking, &[&str]); 6] = [
+        ("selected", base(), all(), &[]),
+        ("left the selection", base(), pg.clone(), &["data"]),
+        ("another takes over", base().tracking(older), pg, &[]),
+        ("the claim is gone", Scene::new().volume(healthy("data")), all(), &["data"]),
+        (
+            "the claim is another",
+            Scene::new().bound(&["data"]).volume(with_spec(healthy("data"), other_uid)),
+            all(),
+            &["data"],
+        ),
+        ("not ours", Scene::new().volume(era_volume("data", owned("older"))), all(), &[]),
+    ];
+    for (name, scene, tracking, expected) in cases {
+        let (_, plan) = planned(&inputs(scene, tracking));
+        let removed: Vec<_> = plan.remove.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(removed, expected, "{name}");
+        assert!(plan.remove.iter().all(|it| it.uid == uid("ev", "data")), "{name}");
+    }
+}
+
+#[test]
+fn a_shared_volume_is_given_up_before_it_is_refused() {
+    let shared = || {
+        let claim_ref = json!({ "namespace": "shop", "name": "data", "uid": uid("claim", "data") });
+        let spec = json!({ "claimRef": claim_ref, "accessModes": ["ReadWriteMany"] });
+        Scene::new()
+            .claim(bound_claim("data", "pv-data", &["ReadWriteMany"]))
+            .persistent(volume_with("pv-data", spec))
+    };
+    let (_, fresh) = planned(&inputs(shared(), all()));
+    assert_eq!(fresh.apply[0].spec.node_name, None, "it is shown, and no agent is told");
+    let (_, assigned) = planned(&inputs(shared().volume(healthy("data")), all()));
+    assert_eq!(
+        (assigned.remove.len(), assigned.apply.len()),
+        (1, 0),
+        "its agent must put the table back"
+    );
+}
+
+#[test]
+fn below_the_floor_nothing_new_is_tracked_and_nothing_is_lost() {
+    let fine = with(all(), json!({ "spec": { "granularity": "4Ki" } }));
+    let inputs = inputs(Scene::new().bound(&["data", "new"]).volume(healthy("data")), fine);
+    let (_, plan) = planned(&inputs);
+    assert!(plan.apply.is_empty() && plan.remove.is_empty(), "{plan:?}");
+    let status = status_of(&inputs);
+    assert_eq!(said(&status, "Ready"), "False LimitExceeded");
+    assert!(
+        message(&status, "Ready").contains("4Ki")
+            && message(&status, "Ready").contains("--min-granularity")
+    );
+}
+
+#[test]
+fn the_schedule_makes_a_snapshot_of_each_attached_volume() {
+    let away = tracked(
+        "away",
+        &[
+            condition("Attached", "True", "Attached"),
+            condition("Ready", "Unknown", "AgentNotReady"),
+        ],
+    );
+    let refused = tracked("refused", &[condition("Attached", "False", "SharedFilesystem")]);
+    let scene = Scene::new().bound(&["data", "away", "refused", "busy"]);
+    let scene = scene.volume(healthy("data")).volume(away).volume(refused).volume(healthy("busy"));
+    let scene = scene.snapshot(snapshot("by-hand", "busy", json!({})));
+    let (_, plan) = planned(&inputs(scene, scheduled("*/5 * * * *", 3)));
+    assert_eq!(names(&plan.create), ["away-202611221200", "data-202611221200"]);
+    assert_eq!(plan.create[0].owner_references()[0].uid, uid("et", "all"));
+    let skipped = vec![
+        ("busy".to_owned(), Skip::Pending("by-hand".into())),
+        ("refused".to_owned(), Skip::NotAttached),
+    ];
+    let at = |text: &str| text.parse::<Timestamp>().ok();
+    let expected = Firing {
+        done: at("2026-11-22T12:00:00Z"),
+        skipped,
+        next: at("2026-11-22T12:05:00Z"),
+        ..Firing::default()
+    };
+    assert_eq!(plan.firing, expected);
+}
+
+#[test]
+fn nothing_fires_that_was_not_announced() {
+    let cases = [
+        ("never looked at", json!({ "status": null })),
+        ("edited since", json!({ "metadata": { "generation": 2 } })),
+        (
+            "announced for later",
+            json!({ "status": { "nextSnapshotTime": "2026-11-22T12:05:00Z" } }),
+        ),
+        ("suspended", json!({ "spec": { "snapshots": { "suspend": true } } })),
+    ];
+    for (name, over) in cases {
+        let scene = Scene::new().bound(&["data"]).volume(healthy("data"));
+        let (_, plan) = planned(&inputs(scene, with(scheduled("*/5 * * * *", 3), over)));
+        assert_eq!((plan.create.len(), plan.firing.done), (0, None), "{name}");
+    }
+}
+
+#[test]
+fn many_snapshots_follow_one_by_one() {
+    let claims: Vec<String> = (0..25).map(|i| format!("c{i:02}")).collect();
+    let names_: Vec<&str> = claims.iter().map(String::as_str).collect();
+    let scene =
+        claims.iter().fold(Scene::new().bound(&names_), |scene, it| scene.volume(healthy(it)));
+    let inputs_ = inputs(scene, scheduled("*/5 * * * *", 3));
+    let (_, plan) = planned(&inputs_);
+    assert_eq!(plan.create.len(), 20);
+    assert!(plan.firing.throttled && plan.firing.done.is_none());
+    let status = status_of(&inputs_);
+    assert_eq!(said(&status, "SnapshotCurrent"), "False Throttled");
+    assert_eq!(
+        status.next_snapshot_time.map(|it| it.0.to_string()).as_deref(),
+        Some("2026-11-22T12:00:00Z")
+    );
+    // The next look, when those are there: the rest, and then it is done.
+    let scene =
+        claims.iter().fold(Scene::new().bound(&names_), |scene, it| scene.volume(healthy(it)));
+    let scene = plan.create.iter().fold(scene, |scene, it| {
+        scene.snapshot(snapshot(&it.name_any(), &it.spec.claim_name, owned("all")))
+    });
+    let (_, rest) = planned(&inputs(scene, scheduled("*/5 * * * *", 3)));
+    assert_eq!((rest.create.len(), rest.firing.throttled), (5, false));
+    assert!(rest.firing.done.is_some());
+}
+
+fn complete(name: &str, claim: &str, minute: u32) -> eratrack_api::EraSnapshot {
+    let time = format!("2026-11-22T11:{minute:02}:00Z");
+    let own = json!({ "metadata": { "creationTimestamp": time },
+                      "status": { "boundaryTime": time, "conditions": [condition("Ready", "True", "Complete")] } });
+    snapshot(name, claim, merged(owned("all"), own))
+}
+
+#[test]
+fn only_its_own_scheduled_snapshots_are_pruned() {
+    let scene = Scene::new().bound(&["data", "log"]).volume(healthy("data")).volume(healthy("log"));
+    let mut by_hand = complete("by-hand", "data", 0);
+    by_hand.metadata.owner_references = None;
+    let scene = [
+        complete("d3", "data", 3),
+        complete("d1", "data", 1),
+        complete("d2", "data", 2),
+        complete("l1", "log", 1),
+        by_hand,
+    ]
+    .into_iter()
+    .fold(scene, Scene::snapshot);
+    let (_, plan) = planned(&inputs(scene, scheduled("0 0 1 1 *", 1)));
+    let pruned: Vec<_> = plan.prune.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(pruned, ["d1", "d2"], "the oldest first; of each claim the newest stays");
+}
+
+#[test]
+fn a_full_store_stops_the_schedule_and_says_so() {
+    let big = json!({ "status": { "slices": { "count": 16, "bytes": 4_200_000, "sha256": "0".repeat(64) } } });
+    let full = merged(serde_json::to_value(complete("d1", "data", 1)).expect("JSON"), big);
+    let scene = Scene::new().bound(&["data"]).volume(healthy("data")).snapshot(object(full));
+    let inputs = inputs(scene, scheduled("*/5 * * * *", 3));
+    assert!(planned(&inputs).1.create.is_empty());
+    let status = status_of(&inputs);
+    assert_eq!(said(&status, "SnapshotCurrent"), "False StorageBudget");
+    assert!(message(&status, "SnapshotCurrent").contains("keep.last"));
+}
+
+#[test]
+fn the_status_sums_up() {
+    let last = |bytes: u64, time: &str| json!({ "lastSnapshot": { "name": "s", "uid": uid("es", "s"), "era": 7, "time": time, "changedBytes": bytes } });
+    let of = |volume: EraVolume, bytes, time| -> EraVolume {
+        object(merged(
+            serde_json::to_value(volume).expect("JSON"),
+            json!({ "status": last(bytes, time) }),
+        ))
+    };
+    let rebooted = tracked(
+        "c",
+        &[
+            condition("Attached", "True", "Attached"),
+            condition("TrackingIntact", "False", "NodeRebooted"),
+            condition("Ready", "True", "Tracking"),
+        ],
+    );
+    let scene = Scene::new().bound(&["a", "b", "c"]);
+    let scene = scene.volume(of(healthy("a"), 247 << 20, "2026-11-22T11:00:00Z"));
+    let scene =
+        scene.volume(of(healthy("b"), (975 << 20) - 1, "2026-11-22T11:15:00Z")).volume(rebooted);
+    let status = status_of(&inputs(scene, all()));
+    assert_eq!((status.matched, status.tracked, status.intact), (Some(3), Some(3), Some(2)));
+    assert_eq!(status.changed.as_deref(), Some("1222Mi"));
+    assert_eq!(status.changed_bytes, Some((1222 << 20) - 1));
+    assert_eq!(
+        status.last_snapshot_time.as_ref().map(|it| it.0.to_string()).as_deref(),
+        Some("2026-11-22T11:15:00Z")
+    );
+    assert_eq!(said(&status, "Ready"), "False VolumeNotIntact");
+    assert!(message(&status, "Ready").contains("c: NodeRebooted"), "{}", message(&status, "Ready"));
+    assert_eq!(said(&status, "TrackingIntact"), "False VolumeNotIntact");
+    assert_eq!(said(&status, "SnapshotCurrent"), "Unknown NoSchedule");
+}
+
+#[test]
+fn ready_names_the_first_thing_to_do() {
+    let waiting = tracked(
+        "data",
+        &[
+            condition("Attached", "True", "Attached"),
+            condition("TrackingIntact", "False", "NoBaseline"),
+            condition("Ready", "True", "Tracking"),
+        ],
+    );
+    let refused = tracked("data", &[condition("Ready", "False", "SharedFilesystem")]);
+    let failed = snapshot(
+        "d1",
+        "data",
+        merged(
+            owned("all"),
+            json!({ "status": { "conditions": [condition("Failed", "True", "ChainBroken")] } }),
+        ),
+    );
+    let bound = || Scene::new().bound(&["data"]);
+    let never = with(scheduled("0 0 31 2 *", 3), json!({}));
+    let nowhere = with(
+        scheduled("0 0 * * *", 3),
+        json!({ "spec": { "snapshots": { "timeZone": "Europe/Atlantis" } } }),
+    );
+    let missed = with(
+        scheduled("*/5 * * * *", 3),
+        json!({ "status": { "nextSnapshotTime": "2026-11-22T11:00:00Z" },
+                      "spec": { "snapshots": { "startingDeadlineSeconds": 10 } } }),
+    );
+    let cases = [
+        ("no claims", Scene::new(), all(), "False NoClaimsMatched", "selector"),
+        ("new", bound(), all(), "False VolumeNotReady", "agent of node n1"),
+        ("refused", bound().volume(refused), all(), "False VolumeNotReady", "SharedFilesystem"),
+        ("no snapshot yet", bound().volume(waiting), all(), "True AllTracked", "1 of 1"),
+        ("well", bound().volume(healthy("data")), all(), "True AllTracked", "1 of 1"),
+        (
+            "on time",
+            bound().volume(healthy("data")),
+            scheduled("*/5 * * * *", 3),
+            "True AllTracked",
+            "1 of 1",
+        ),
+        (
+            "a failed snapshot",
+            bound().volume(healthy("data")).snapshot(failed),
+            scheduled("0 0 * * *", 3),
+            "False SnapshotFailed",
+            "d1: ChainBroken",
+        ),
+        (
+            "missed",
+            bound().volume(healthy("data")),
+            missed,
+            "False SnapshotOverdue",
+            "2026-11-22T12:00:00Z",
+        ),
+        ("never", bound().volume(healthy("data")), never, "False ScheduleNeverFires", "31 2"),
+        ("nowhere", bound().volume(healthy("data")), nowhere, "False TimeZoneUnknown", "Atlantis"),
+    ];
+    for (name, scene, tracking, expected, word) in cases {
+        let status = status_of(&inputs(scene, tracking));
+        assert_eq!(said(&status, "Ready"), expected, "{name}");
+        assert!(message(&status, "Ready").contains(word), "{name}: {}", message(&status, "Ready"));
+    }
+}
+
+#[test]
+fn what_was_missed_stays_said_until_the_schedule_fires_again() {
+    let overdue = json!({ "status": { "nextSnapshotTime": "2026-11-22T12:05:00Z", "conditions": [
+        merged(condition("SnapshotCurrent", "False", "SnapshotOverdue"), json!({ "observedGeneration": 1 }))] } });
+    let scene = || Scene::new().bound(&["data"]).volume(healthy("data"));
+    let waiting = with(scheduled("*/5 * * * *", 3), overdue.clone());
+    assert_eq!(
+        said(&status_of(&inputs(scene(), waiting)), "SnapshotCurrent"),
+        "False SnapshotOverdue"
+    );
+    let due = json!({ "status": { "nextSnapshotTime": "2026-11-22T12:00:00Z" } });
+    let firing = with(scheduled("*/5 * * * *", 3), merged(overdue.clone(), due));
+    assert_eq!(said(&status_of(&inputs(scene(), firing)), "SnapshotCurrent"), "True OnSchedule");
+    let edited = with(
+        with(scheduled("*/5 * * * *", 3), overdue),
+        json!({ "metadata": { "generation": 2 } }),
+    );
+    assert_eq!(said(&status_of(&inputs(scene(), edited)), "SnapshotCurrent"), "True OnSchedule");
+}
+
+#[tokio::test]
+async fn scenario_first_look_applies_then_tells() {
+    let api = FakeApi::new();
+    let context = Scene::new().bound(&["data"]).tracking(all()).context(&api);
+    reconcile(Arc::new(all()), context).await.expect("done");
+    assert_eq!(api.order(), ["PATCH eravolumes/data", "PATCH eratrackings/all/status"]);
+    let asked = api.asked();
+    assert!(
+        asked[0].query.contains("fieldManager=eratrack-controller")
+            && asked[0].query.contains("force=true")
+    );
+    assert_eq!(asked[0].body["metadata"]["uid"], Value::Null);
+    assert_eq!(asked[1].body["metadata"]["uid"], json!(uid("et", "all")));
+    assert_eq!(asked[1].body["status"]["matched"], 1);
+    assert_eq!(api.events(), ["VolumeNotReady", "VolumeNotIntact", "EraVolumesMade"]);
+}
+
+#[tokio::test]
+async fn scenario_nothing_changed_asks_nothing() {
+    let scene = || Scene::new().bound(&["data"]).volume(healthy("data"));
+    let settled = with(
+        all(),
+        json!({ "status": serde_json::to_value(status_of(&inputs(scene(), all()))).expect("JSON") }),
+    );
+    let api = FakeApi::new();
+    reconcile(Arc::new(settled.clone()), scene().tracking(settled).context(&api))
+        .await
+        .expect("done");
+    assert_eq!(api.order(), [""; 0]);
+    assert_eq!(api.events(), [""; 0]);
+}
+
+#[tokio::test]
+async fn scenario_a_firing_creates_then_prunes_then_tells() {
+    let scene = Scene::new().bound(&["data"]).volume(healthy("data"));
+    let scene = scene.snapshot(complete("d1", "data", 1)).snapshot(complete("d2", "data", 2));
+    // A former leader made the snapshot, and this one has not seen it yet.
+    let api = FakeApi::new().refuse("POST erasnapshots", 409, "AlreadyExists", "data-202611221200");
+    let tracking = scheduled("*/5 * * * *", 1);
+    reconcile(Arc::new(tracking.clone()), scene.tracking(tracking).context(&api))
+        .await
+        .expect("done");
+    assert_eq!(
+        api.order(),
+        ["POST erasnapshots", "DELETE erasnapshots/d1", "PATCH eratrackings/all/status"]
+    );
+    let asked = api.asked();
+    assert_eq!(asked[0].body["metadata"]["name"], "data-202611221200");
+    assert_eq!(asked[0].body["metadata"]["labels"]["velero.io/exclude-from-backup"], "true");
+    assert_eq!(asked[1].body["preconditions"]["uid"], json!(uid("es", "d1")));
+    assert_eq!(asked[2].body["status"]["lastScheduleTime"], "2026-11-22T12:00:00Z");
+    assert_eq!(asked[2].body["status"]["nextSnapshotTime"], "2026-11-22T12:05:00Z");
+}
+
+#[tokio::test]
+async fn scenario_a_firing_that_failed_stays_announced() {
+    let scene = Scene::new().bound(&["data"]).volume(healthy("data"));
+    let api = FakeApi::new().refuse("POST erasnapshots", 403, "Forbidden", "data-202611221200");
+    let tracking = scheduled("*/5 * * * *", 1);
+    let error = reconcile(Arc::new(tracking.clone()), scene.tracking(tracking).context(&api))
+        .await
+        .expect_err("refused");
+    assert!(matches!(error, ReconcileError::Apply(_)), "{error}");
+    assert_eq!(api.order(), ["POST erasnapshots"], "without the status it is tried again");
+}
+
+#[tokio::test]
+async fn scenario_one_that_is_being_deleted_is_left_alone() {
+    let gone = with_deletion(all());
+    let api = FakeApi::new();
+    reconcile(Arc::new(gone.clone()), Scene::new().bound(&["data"]).tracking(gone).context(&api))
+        .await
+        .expect("done");
+    assert_eq!(api.order(), [""; 0]);
+}
