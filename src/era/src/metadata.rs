@@ -26,7 +26,8 @@ pub enum View {
     /// The metadata snapshot that the superblock names. While the device is active the
     /// superblock may be torn: take the block from the status line, [`View::HeldAt`].
     Held,
-    /// The metadata snapshot at this block: the last field of the era device's status.
+    /// The metadata snapshot at this block: the last field of the era device's status. The
+    /// caller answers for its still being held when the reading is done.
     HeldAt(u64),
 }
 
@@ -61,6 +62,11 @@ impl<S: BlockSource> Metadata<S> {
                     return Err(Error { kind: ErrorKind::NoSnapshot, path });
                 };
                 (held, vec![Step::Superblock, Step::Snapshot(held)])
+            }
+            // A status without a snapshot: the superblock's lists lack the current writeset.
+            View::HeldAt(SUPERBLOCK) => {
+                let path = vec![Step::Snapshot(SUPERBLOCK)];
+                return Err(Error { kind: ErrorKind::NoSnapshot, path });
             }
             View::HeldAt(held) => (held, vec![Step::Snapshot(held)]),
         };

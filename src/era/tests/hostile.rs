@@ -325,6 +325,8 @@ fn what_is_no_superblock_is_named() {
     assert!(matches!(error.kind, ErrorKind::OutOfBounds { block: u64::MAX, .. }), "{error}");
 
     let (image, _) = plain();
+    let error = open(image.bytes(), View::HeldAt(0));
+    assert!(matches!(error.kind, ErrorKind::NoSnapshot), "{error}");
     let mut bytes = image.bytes();
     bytes.extend_from_within(..BLOCK_SIZE);
     let moved = image.blocks.len() as u64;

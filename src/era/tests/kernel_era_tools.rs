@@ -29,11 +29,11 @@ fn origin(name: &str, blocks: u64) -> Mapped {
 #[test]
 #[ignore = "kernel tier"]
 fn a_clean_end_agrees_with_era_dump() {
-    const BLOCKS: u64 = 150_001;
+    const BLOCKS: u64 = 70_001;
     let metadata = rig::metadata_device("dump-meta", 0, 4096);
     let origin = origin("dump-origin", BLOCKS);
     let mut tracked = Tracked::create("dump-era", &metadata, &origin, BLOCKS);
-    live_a_while(&mut tracked, BLOCKS, 12, &mut Random(1));
+    live_a_while(&mut tracked, BLOCKS, 8, &mut Random(1));
     drop(tracked);
 
     let mut dumped = Dump::default();
@@ -114,7 +114,7 @@ fn a_clean_end_agrees_with_era_invalidate_and_with_what_was_written() {
 #[test]
 #[ignore = "kernel tier"]
 fn a_held_snapshot_is_read_while_the_device_is_written() {
-    const BLOCKS: u64 = 20_000;
+    const BLOCKS: u64 = 5_000;
     let metadata = rig::metadata_device("held-meta", 2, 4096);
     let origin = origin("held-origin", BLOCKS);
     let mut tracked = Tracked::create("held-era", &metadata, &origin, BLOCKS);
@@ -219,7 +219,7 @@ fn an_unclean_end_loses_no_write() {
 #[test]
 #[ignore = "kernel tier"]
 fn metadata_of_the_required_size_suffices() {
-    const BLOCKS: u64 = 400_000;
+    const BLOCKS: u64 = 200_000;
     let required = sizing::required(BLOCKS * 8, 8, sizing::DEFAULT_UNDIGESTED).unwrap();
     let metadata = rig::metadata_device("size-meta", 5, required.total());
     let origin = origin("size-origin", BLOCKS);
