@@ -16,7 +16,7 @@ use crate::units::{Bytes, DevNo, Granularity, SECTOR_BYTES, Sectors};
 /// The version that is written, and the only one that is read.
 pub const VERSION: u32 = 1;
 
-/// Everything that must outlive the process about one stack.
+/// A stack as it was built, written durably before it is relied upon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked", into = "Unchecked")]
 pub struct Record {
@@ -24,42 +24,28 @@ pub struct Record {
     pub stack: StackId,
     /// The chain that goes on while nothing breaks it.
     pub chain: ChainId,
-    /// The boot that the stack was made in.
+    /// The boot that the stack was built in.
     pub boot: BootId,
-    /// The user's device.
-    pub x: XIdentity,
-    /// X's original table; its length is X's.
-    pub table: Table,
-    /// Bytes a block.
+    /// X's number in that boot.
+    pub x: DevNo,
+    /// X's name then; LVM may have changed it since.
+    pub name: DmName,
+    /// X's uuid, if it has one.
+    pub uuid: Option<DmUuid>,
+    /// X's own table, which X-base has now.
+    pub original: Table,
+    /// X's length.
+    pub sectors: Sectors,
+    /// How large a block is.
     pub granularity: Granularity,
     /// What becomes of discards.
     pub discards: DiscardPolicy,
-    /// Where dm-era's metadata is.
-    pub metadata: MetadataFile,
+    /// The metadata file, absolute as the machine itself sees it.
+    pub metadata: PathBuf,
+    /// Its size; whole metadata blocks of 4 KiB.
+    pub metadata_size: Bytes,
     /// How far the stack is.
     pub phase: Phase,
-}
-
-/// How X is known again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct XIdentity {
-    /// Its number in that boot.
-    pub number: DevNo,
-    /// Its name.
-    pub name: DmName,
-    /// Its uuid, if it has one.
-    pub uuid: Option<DmUuid>,
-}
-
-/// The file with dm-era's metadata.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MetadataFile {
-    /// Its path, absolute as the machine itself sees it.
-    pub path: PathBuf,
-    /// Its length; whole metadata blocks of 4 KiB.
-    pub bytes: Bytes,
 }
 
 /// How far a stack is.
@@ -107,37 +93,61 @@ pub enum RecordError {
     Path(PathBuf),
     /// No length that metadata can have.
     #[error("record's metadata has {0} bytes, expected a positive multiple of 4096")]
-    MetadataLength(u64),
+    MetadataSize(u64),
     /// X would be one of our own devices.
     #[error("record's device uuid {0} is one of eratrack's own")]
     OwnDevice(DmUuid),
 }
 
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields)]
 struct Unchecked {
     version: u32,
     stack: StackId,
     chain: ChainId,
     boot: BootId,
-    x: XIdentity,
-    table: Table,
+    x: DevNo,
+    name: DmName,
+    uuid: Option<DmUuid>,
+    original: Table,
     sectors: Sectors,
     granularity: Granularity,
     discards: DiscardPolicy,
-    metadata: MetadataFile,
+    metadata: PathBuf,
+    metadata_size: Bytes,
     phase: Phase,
 }
 
-impl Record {
-    /// How long X is.
-    pub fn sectors(&self) -> Sectors {
-        self.table.length()
-    }
+/// dm-era's metadata comes in blocks of this many bytes.
+const METADATA_BLOCK: u64 = 8 * SECTOR_BYTES;
 
+impl Unchecked {
+    fn check(&self) -> Result<(), RecordError> {
+        if self.version != VERSION {
+            return Err(RecordError::Version(self.version));
+        }
+        let table = self.original.length();
+        if self.sectors != table {
+            return Err(RecordError::Length { sectors: self.sectors, table });
+        }
+        if let Some(uuid) = self.uuid.as_ref().filter(|uuid| uuid.is_ours()) {
+            return Err(RecordError::OwnDevice(uuid.clone()));
+        }
+        if !is_plain(&self.metadata) {
+            return Err(RecordError::Path(self.metadata.clone()));
+        }
+        let Bytes(size) = self.metadata_size;
+        if size == 0 || !size.is_multiple_of(METADATA_BLOCK) {
+            return Err(RecordError::MetadataSize(size));
+        }
+        Ok(())
+    }
+}
+
+impl Record {
     /// How many blocks X has.
     pub fn blocks(&self) -> u64 {
-        self.granularity.blocks(self.sectors())
+        self.granularity.blocks(self.sectors)
     }
 }
 
@@ -145,72 +155,42 @@ impl TryFrom<Unchecked> for Record {
     type Error = RecordError;
 
     fn try_from(read: Unchecked) -> Result<Self, RecordError> {
-        let Unchecked {
-            version,
-            stack,
-            chain,
-            boot,
-            x,
-            table,
-            sectors,
-            granularity,
-            discards,
-            metadata,
-            phase,
-        } = read;
-        if version != VERSION {
-            return Err(RecordError::Version(version));
-        }
-        if sectors != table.length() {
-            return Err(RecordError::Length { sectors, table: table.length() });
-        }
-        x.check()?;
-        metadata.check()?;
-        Ok(Self { stack, chain, boot, x, table, granularity, discards, metadata, phase })
+        read.check()?;
+        Ok(Self {
+            stack: read.stack,
+            chain: read.chain,
+            boot: read.boot,
+            x: read.x,
+            name: read.name,
+            uuid: read.uuid,
+            original: read.original,
+            sectors: read.sectors,
+            granularity: read.granularity,
+            discards: read.discards,
+            metadata: read.metadata,
+            metadata_size: read.metadata_size,
+            phase: read.phase,
+        })
     }
 }
 
 impl From<Record> for Unchecked {
     fn from(record: Record) -> Self {
-        let sectors = record.sectors();
-        let Record { stack, chain, boot, x, table, granularity, discards, metadata, phase } =
-            record;
         Self {
             version: VERSION,
-            stack,
-            chain,
-            boot,
-            x,
-            table,
-            sectors,
-            granularity,
-            discards,
-            metadata,
-            phase,
-        }
-    }
-}
-
-impl XIdentity {
-    fn check(&self) -> Result<(), RecordError> {
-        match &self.uuid {
-            Some(uuid) if uuid.is_ours() => Err(RecordError::OwnDevice(uuid.clone())),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl MetadataFile {
-    const BLOCK: u64 = 8 * SECTOR_BYTES;
-
-    fn check(&self) -> Result<(), RecordError> {
-        let Self { path, bytes } = self;
-        if !is_plain(path) {
-            Err(RecordError::Path(path.clone()))
-        } else if bytes.0 == 0 || !bytes.0.is_multiple_of(Self::BLOCK) {
-            Err(RecordError::MetadataLength(bytes.0))
-        } else {
-            Ok(())
+            stack: record.stack,
+            chain: record.chain,
+            boot: record.boot,
+            x: record.x,
+            name: record.name,
+            uuid: record.uuid,
+            original: record.original,
+            sectors: record.sectors,
+            granularity: record.granularity,
+            discards: record.discards,
+            metadata: record.metadata,
+            metadata_size: record.metadata_size,
+            phase: record.phase,
         }
     }
 }
@@ -282,12 +262,15 @@ mod tests {
             "stack": "pv-1",
             "chain": "0b5e6a1c-4d0f-4f9e-8f43-0f5f2a3f0c11",
             "boot": "9e107d9d-372b-4b5a-a9f1-7d0c4f3b2a10",
-            "x": {"number": "253:3", "name": "vg-lv", "uuid": null},
-            "table": "0 32768 linear 8:0 2048\n32768 32768 linear 8:16 0",
+            "x": "253:3",
+            "name": "vg-lv",
+            "uuid": null,
+            "original": "0 32768 linear 8:0 2048\n32768 32768 linear 8:16 0",
             "sectors": 65536,
             "granularity": "256Ki",
             "discards": "Limit",
-            "metadata": {"path": "/var/lib/eratrack/pv-1/metadata", "bytes": 4_194_304},
+            "metadata": "/var/lib/eratrack/pv-1/metadata",
+            "metadata_size": 4_194_304,
             "phase": "Attached"
         })
     }
@@ -301,7 +284,7 @@ mod tests {
     #[test]
     fn a_good_record_reads_back_as_it_was() {
         let record: Record = serde_json::from_value(good()).unwrap();
-        assert_eq!((record.sectors(), record.blocks()), (Sectors(65536), 128));
+        assert_eq!((record.sectors, record.blocks()), (Sectors(65536), 128));
         assert_eq!(serde_json::to_value(&record).unwrap(), good());
     }
 
@@ -313,18 +296,18 @@ mod tests {
         };
         says("/version", json!(2), "version is 2");
         says("/sectors", json!(65535), "its table has 65536");
-        says("/table", json!("0 8 linear 8:0 0\n9 8 linear 8:0 9"), "starts at sector 9");
+        says("/original", json!("0 8 linear 8:0 0\n9 8 linear 8:0 9"), "starts at sector 9");
         says("/chain", json!("0B5E6A1C-4d0f-4f9e-8f43-0f5f2a3f0c11"), "is no uuid");
         says("/boot", json!(""), "is no uuid");
         says("/granularity", json!("192Ki"), "no power of two");
         says("/stack", json!("../pv"), "is no valid name");
-        says("/x/number", json!("sda"), "no device number");
-        says("/x/uuid", json!("CRYPT-SUBDEV-ERATRACK-a-era"), "eratrack's own");
-        says("/metadata/path", json!("metadata"), "not absolute");
-        says("/metadata/path", json!("/var/../etc"), "not absolute and plain");
-        says("/metadata/path", json!("/"), "not absolute and plain");
-        says("/metadata/bytes", json!(4097), "multiple of 4096");
-        says("/metadata/bytes", json!(0), "multiple of 4096");
+        says("/x", json!("sda"), "no device number");
+        says("/uuid", json!("CRYPT-SUBDEV-ERATRACK-a-era"), "eratrack's own");
+        says("/metadata", json!("metadata"), "not absolute");
+        says("/metadata", json!("/var/../etc"), "not absolute and plain");
+        says("/metadata", json!("/"), "not absolute and plain");
+        says("/metadata_size", json!(4097), "multiple of 4096");
+        says("/metadata_size", json!(0), "multiple of 4096");
         says("/phase", json!("Lost"), "unknown variant");
         says("/discards", json!("Maybe"), "unknown variant");
     }
