@@ -22,7 +22,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use crate::{failure::Outcome, paths, wait};
+use crate::{paths, wait};
 
 /// Something that must be undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,14 +125,13 @@ pub(crate) fn install() -> io::Result<()> {
 }
 
 /// Ends what earlier runs left up, kept or not.
-pub(crate) fn down() -> Outcome {
+pub(crate) fn down() {
     let ended = sweep(|_| true);
     match ended {
         0 => println!("nothing is up"),
         1 => println!("ended 1 earlier run"),
         _ => println!("ended {ended} earlier runs"),
     }
-    Ok(())
 }
 
 struct Entry {

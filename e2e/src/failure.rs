@@ -1,6 +1,6 @@
 //! How a step that failed is passed up and shown.
 
-use std::error::Error;
+use std::{error::Error, fmt::Write as _};
 
 /// Any step's error. The harness never chooses by kind: it reports, with the whole chain of causes.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
@@ -13,7 +13,7 @@ pub(crate) fn explain(error: &(dyn Error + 'static)) -> String {
     let mut text = format!("error: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(&format!("\n  because: {error}"));
+        let _ = write!(text, "\n  because: {error}");
         cause = error.source();
     }
     text

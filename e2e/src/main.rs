@@ -121,7 +121,10 @@ fn run(command: Command) -> Outcome<ExitCode> {
     match command {
         Command::Demo { keep } => demo::run(keep).map(|()| ExitCode::SUCCESS),
         Command::Test { filter, tier } => test::run(filter.as_deref(), tier),
-        Command::Down => cleanup::down().map(|()| ExitCode::SUCCESS),
+        Command::Down => {
+            cleanup::down();
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Setup => setup::run().map(|()| ExitCode::SUCCESS),
         Command::Guest { memory, deadline, command } => guest::command(memory, deadline, &command),
         Command::Generate { check } => generate::run(check).map(|()| ExitCode::SUCCESS),

@@ -7,13 +7,9 @@ use std::{
     io::{self, BufRead, BufReader},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    time::Duration,
 };
 
-use crate::{
-    cleanup::{self, Ticket},
-    wait,
-};
+use crate::cleanup::{self, Ticket};
 
 /// Why a program did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -81,15 +77,6 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Error> {
     Err(Error::Failed { command: shown, status: output.status, output: tail(&said, 40) })
 }
 
-/// Runs a program to its end with its output going where ours goes.
-pub(crate) fn stream(command: &mut Command) -> Result<(), Error> {
-    let shown = shown(command);
-    let (mut child, _ticket) = cleanup::spawn(command.stdin(Stdio::null()))
-        .map_err(|source| Error::Start { command: shown.clone(), source })?;
-    let status = child.wait().map_err(|source| Error::Follow { command: shown.clone(), source })?;
-    succeeded(shown, status)
-}
-
 /// Runs a program to its end and hands over each line of its standard output as it comes; errors go where ours go.
 pub(crate) fn lines(command: &mut Command, mut each: impl FnMut(&str)) -> Result<(), Error> {
     let shown = shown(command);
@@ -142,12 +129,6 @@ impl Background {
         self.child
             .try_wait()
             .map_err(|source| Error::Follow { command: self.command.clone(), source })
-    }
-
-    /// Waits for its end; `None` if the deadline came first.
-    pub(crate) fn wait(&mut self, deadline: Duration) -> Result<Option<ExitStatus>, Error> {
-        let ended = wait::until(&self.command.clone(), deadline, || self.ended().transpose());
-        ended.ok().transpose()
     }
 }
 

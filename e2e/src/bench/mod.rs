@@ -47,7 +47,8 @@ impl Bench {
             directory: Some(paths::workspace().to_owned()),
             environment: Vec::new(),
         };
-        let limits = Limits { total: Duration::from_mins(15), silence: Duration::from_mins(3) };
+        let limits =
+            Limits { total: Duration::from_secs(15 * 60), silence: Duration::from_secs(3 * 60) };
         let mut printed = String::new();
         let name = format!("bench-{}", self.name);
         let ended = guest::run(&name, MEMORY_MIB, &program, limits, |text| printed.push_str(text))?;

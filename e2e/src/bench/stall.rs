@@ -1,7 +1,9 @@
 //! How long a writer is stalled by a boundary, beside what a plain suspend and resume of the same device costs.
 
 use std::{
-    env, fs,
+    env,
+    fmt::Write as _,
+    fs,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
     process::Command,
@@ -48,7 +50,7 @@ fn table(printed: &str) -> Outcome<String> {
         else {
             return Err(format!("nothing was measured of {what}").into());
         };
-        text += &format!("{what:42} {p50:8.1} {p99:8.1} {max:8.1}\n");
+        writeln!(text, "{what:42} {p50:8.1} {p99:8.1} {max:8.1}")?;
     }
     Ok(text.trim_end().to_owned())
 }

@@ -91,7 +91,7 @@ echo "guest: ready after $(cut -d' ' -f1 /proc/uptime) s"
 "#;
 
 // A real filesystem for scratch files: the root's upper layer is a tmpfs, which knows no direct I/O.
-const RUN: &str = r#"
+const RUN: &str = r"
 mkfs.ext4 -q -F /dev/ubda && mkdir -p /scratch && mount /dev/ubda /scratch
 (
     export TMPDIR=/scratch RUST_BACKTRACE=1
@@ -99,7 +99,7 @@ mkfs.ext4 -q -F /dev/ubda && mkdir -p /scratch && mount /dev/ubda /scratch
 ) </dev/null >/share/output 2>&1
 echo $? > /share/status.new
 mv /share/status.new /share/status
-"#;
+";
 
 #[cfg(test)]
 mod tests {

@@ -103,7 +103,12 @@ impl Module {
             digest.update(file.file_name().unwrap_or_default().as_encoded_bytes());
             digest.update(fs::read(&file)?);
         }
-        Ok(digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+        let start = digest
+            .finalize()
+            .iter()
+            .take(8)
+            .fold(0_u64, |start, &byte| start << 8 | u64::from(byte));
+        Ok(format!("{start:016x}"))
     }
 
     fn build(&self, directory: &Path) -> Outcome {

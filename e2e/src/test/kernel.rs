@@ -22,7 +22,8 @@ const GUESTS: usize = 2;
 /// How many guests the tests of one binary may end before the rest is given up.
 const BOOTS: u32 = 4;
 const MEMORY_MIB: u32 = 1024;
-const LIMITS: Limits = Limits { total: Duration::from_mins(30), silence: Duration::from_mins(5) };
+const LIMITS: Limits =
+    Limits { total: Duration::from_secs(30 * 60), silence: Duration::from_secs(5 * 60) };
 
 /// Runs the kernel tests.
 pub(crate) fn run(filter: Filter, report: &Report) -> Outcome {
@@ -55,10 +56,8 @@ pub(crate) fn run(filter: Filter, report: &Report) -> Outcome {
 fn run_binary(binary: &Binary, mut left: BTreeSet<String>, report: &Report) {
     for boot in 1..=BOOTS {
         let mut run = Run::new(binary, report, left);
-        let program = program(binary, &run.left);
-        match guest::run(&log_name(binary, boot), MEMORY_MIB, &program, LIMITS, |text| {
-            run.printed(text)
-        }) {
+        let (name, program) = (log_name(binary, boot), program(binary, &run.left));
+        match guest::run(&name, MEMORY_MIB, &program, LIMITS, |text| run.printed(text)) {
             Ok(ended) => run.ended(&ended),
             Err(error) => run.broken(&failure::explain(&error)),
         }

@@ -18,11 +18,18 @@ pub(crate) struct Ended {
 pub(crate) struct Parser {
     /// The line that is not complete yet.
     line: String,
-    /// Announced on a line of its own, or on one that other output has broken.
-    running: Option<String>,
+    running: Option<Running>,
     /// Where output belongs once the tests are over.
     section: Option<String>,
     outputs: BTreeMap<String, String>,
+}
+
+/// A test that was announced; what it or its children print goes between the announcement and the verdict.
+#[derive(Debug)]
+struct Running {
+    name: String,
+    /// The last that looked like a verdict. It counts once something else begins: a child may print "ok" as well.
+    seen: Option<Verdict>,
 }
 
 impl Parser {
@@ -32,15 +39,15 @@ impl Parser {
         let mut ended = Vec::new();
         while let Some(end) = self.line.find('\n') {
             let line: String = self.line.drain(..=end).collect();
-            ended.extend(self.take_line(line.trim_end_matches(['\r', '\n'])));
+            self.take_line(line.trim_end_matches(['\r', '\n']), &mut ended);
         }
         ended
     }
 
     /// The test that has been announced and has not ended. With more than one thread this is not known.
     pub(crate) fn running(&self) -> Option<&str> {
-        let unfinished = self.line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "));
-        self.running.as_deref().or(unfinished.map(|(name, _)| name))
+        let unfinished = announced(&self.line).map(|(name, _)| name);
+        unfinished.or(self.running.as_ref().map(|running| running.name.as_str()))
     }
 
     /// What each failed test printed; known when the binary has ended.
@@ -48,54 +55,65 @@ impl Parser {
         &self.outputs
     }
 
-    fn take_line(&mut self, line: &str) -> Option<Ended> {
-        if let Some(name) =
-            line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
-        {
-            self.section = Some(name.to_owned());
-            return None;
-        }
+    fn take_line(&mut self, line: &str, ended: &mut Vec<Ended>) {
         if line == "failures:" || line.starts_with("test result: ") {
             self.section = None;
-            return None;
-        }
-        if let Some(section) = &self.section {
+            ended.extend(self.settle());
+        } else if let Some(name) = title(line) {
+            self.section = Some(name.to_owned());
+        } else if let Some(section) = &self.section {
             let output = self.outputs.entry(section.clone()).or_default();
             output.push_str(line);
             output.push('\n');
-            return None;
+        } else if let Some((name, rest)) = announced(line) {
+            ended.extend(self.settle());
+            self.announce(name, rest, ended);
+        } else if let Some(running) = &mut self.running {
+            running.seen = ending(line).or(running.seen);
         }
-        self.take_test(line)
     }
 
-    fn take_test(&mut self, line: &str) -> Option<Ended> {
-        let announced = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "));
-        let (name, rest) = match (announced, &self.running) {
-            (Some((name, rest)), _) => (name.to_owned(), rest),
-            (None, Some(name)) => (name.clone(), line),
-            (None, None) => return None,
-        };
-        let name = name.trim_end_matches(" - should panic").to_owned();
+    fn announce(&mut self, name: &str, rest: &str, ended: &mut Vec<Ended>) {
+        let name = name.to_owned();
         match verdict(rest) {
-            Some(verdict) => {
-                self.running = None;
-                Some(Ended { name, verdict })
-            }
-            None => {
-                self.running = Some(name);
-                None
-            }
+            Some(verdict) => ended.push(Ended { name, verdict }),
+            None => self.running = Some(Running { name, seen: ending(rest) }),
         }
+    }
+
+    /// Whatever was running has ended as it last looked.
+    fn settle(&mut self) -> Option<Ended> {
+        let Running { name, seen } = self.running.take()?;
+        seen.map(|verdict| Ended { name, verdict })
     }
 }
 
-/// The verdict stands at the end: a child of the test may have written to the same line before it.
+/// The name of a test, and what follows it.
+fn announced(line: &str) -> Option<(&str, &str)> {
+    let (name, rest) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    Some((name.trim_end_matches(" - should panic"), rest))
+}
+
+/// The name over the output of a failed test.
+fn title(line: &str) -> Option<&str> {
+    line.strip_prefix("---- ")?.strip_suffix(" stdout ----")
+}
+
+/// A verdict and nothing else.
 fn verdict(rest: &str) -> Option<Verdict> {
-    if rest.ends_with("FAILED") {
+    match rest {
+        "ok" => Some(Verdict::Passed),
+        "FAILED" => Some(Verdict::Failed),
+        _ if rest.starts_with("ignored") => Some(Verdict::Skipped),
+        _ => None,
+    }
+}
+
+/// What may be a verdict after other output on the same line.
+fn ending(line: &str) -> Option<Verdict> {
+    if line.ends_with("FAILED") {
         Some(Verdict::Failed)
-    } else if rest.starts_with("ignored") {
-        Some(Verdict::Skipped)
-    } else if rest.ends_with("ok") {
+    } else if line.ends_with("ok") {
         Some(Verdict::Passed)
     } else {
         None
@@ -177,8 +195,19 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
         assert_eq!(parser.running(), Some("slow::one"));
         parser.feed("noise\n");
         assert_eq!(parser.running(), Some("slow::one"));
-        assert_eq!(parser.feed("ok\n").len(), 1);
+        assert_eq!(parser.feed("ok\n\ntest result: ok. 1 passed\n").len(), 1);
         assert_eq!(parser.running(), None);
+    }
+
+    #[test]
+    fn what_a_child_prints_is_no_verdict() {
+        let mut parser = Parser::default();
+        assert_eq!(parser.feed("test a ... the child is ok\nstill ok\n"), []);
+        assert_eq!(parser.running(), Some("a"));
+        assert_eq!(
+            parser.feed("FAILED\ntest b ... ok\n"),
+            [ended("a", Verdict::Failed), ended("b", Verdict::Passed)]
+        );
     }
 
     #[test]

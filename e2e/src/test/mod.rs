@@ -38,7 +38,7 @@ pub(crate) fn run(filter: Option<&str>, tier: Option<Tier>) -> Outcome<ExitCode>
         kernel::run(filter, &report)?;
     }
     if chosen(Tier::Cluster) {
-        cluster::run(filter, &report)?;
+        cluster::run(filter, &report);
     }
     Ok(report.conclude())
 }

@@ -15,7 +15,8 @@ pub(crate) fn run(filter: Filter, report: &Report) -> Outcome {
     for binary in binaries::all()? {
         run_binary(&binary, filter, report)?;
     }
-    run_documentation(filter, report)
+    run_documentation(filter, report);
+    Ok(())
 }
 
 fn run_binary(binary: &Binary, filter: Filter, report: &Report) -> Outcome {
@@ -40,14 +41,10 @@ fn run_binary(binary: &Binary, filter: Filter, report: &Report) -> Outcome {
     Ok(())
 }
 
-fn run_documentation(filter: Filter, report: &Report) -> Outcome {
+fn run_documentation(filter: Filter, report: &Report) {
     let mut command = binaries::cargo();
-    command
-        .args(["test", "--quiet", "--workspace", "--doc", "--"])
-        .args(["--format", "pretty"])
-        .args(filter.0);
+    command.args(["test", "--workspace", "--doc", "--"]).args(filter.0);
     follow(&mut command, report, "documentation", |_| true, |test| format!("unit {test}"));
-    Ok(())
 }
 
 fn follow(
