@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 /// One record: its number, then bytes that follow from it.
 const RECORD: usize = 4096;
+/// An application that thinks between two records: a guest has one processor, and the test needs
+/// some of it.
+const PAUSE: Duration = Duration::from_micros(500);
 
 /// Writes records with an fsync each, at scattered places of one file, until it is stopped.
 #[derive(Debug)]
@@ -111,6 +114,7 @@ fn write_all(
         longest = longest.max(start.elapsed());
         acknowledged[usize::try_from(place).map_err(io::Error::other)?] = number;
         written.store(number, Ordering::Release);
+        std::thread::sleep(PAUSE);
     }
     Ok(Outcome { acknowledged, longest })
 }

@@ -29,6 +29,10 @@ pub const CHECKS: &[Check] = &[
     ("a swap replaces the table of a device in use", swaps_replace_in_use),
     ("a device that another maps is busy", mapped_devices_are_busy),
     ("a table that does not fit is refused, and the slot stays", bad_tables_are_refused),
+    (
+        "a swap that fails leaves the device running on its own table",
+        swaps_that_fail_change_nothing,
+    ),
     ("a read-only table makes a read-only device", read_only_is_shown),
     ("era counts, and holds one metadata snapshot", era_counts),
     ("an era stack is put under a device and taken out", stacks_go_in_and_out),
@@ -70,8 +74,12 @@ impl Suite<'_> {
         dev
     }
 
+    #[track_caller]
     fn load_error(&self, dev: DevNo, table: &Table) -> DmErrorKind {
-        self.dm.load(dev, table, Access::ReadWrite).unwrap_err().kind
+        match self.dm.load(dev, table, Access::ReadWrite) {
+            Ok(()) => panic!("the table {table} is taken"),
+            Err(error) => error.kind,
+        }
     }
 
     fn live(&self, dev: DevNo) -> Option<Table> {
@@ -191,8 +199,6 @@ fn bad_tables_are_refused(suite: &Suite<'_>) {
     let good = linear(disk, LENGTH);
     let dev = suite.create("fits");
     suite.dm.load(dev, &good, Access::ReadWrite).unwrap();
-    let longer = linear(disk, Sectors(LENGTH.0 * 2));
-    assert_eq!(suite.load_error(dev, &longer), DmErrorKind::Invalid);
     let kind = Target::Other { kind: "nonesuch".into(), params: String::new() };
     let unknown = Table::single(LENGTH, kind).unwrap();
     assert_eq!(suite.load_error(dev, &unknown), DmErrorKind::Invalid);
@@ -202,6 +208,23 @@ fn bad_tables_are_refused(suite: &Suite<'_>) {
         Target::Era { metadata: suite.disks.disk(LENGTH), origin: disk, granularity: Sectors(9) };
     assert_eq!(suite.load_error(dev, &Table::single(LENGTH, odd).unwrap()), DmErrorKind::Invalid);
     assert_eq!(suite.live(dev), None);
+    suite.dm.remove(dev).unwrap();
+}
+
+/// The kernel looks at lengths when it loads a device's first table, and for later ones only in
+/// the swap, after the drain (`dm_calculate_queue_limits`, drivers/md/dm-table.c).
+fn swaps_that_fail_change_nothing(suite: &Suite<'_>) {
+    let disk = suite.disks.disk(LENGTH);
+    let (good, longer) = (linear(disk, LENGTH), linear(disk, Sectors(LENGTH.0 * 2)));
+    let fresh = suite.create("longer");
+    assert_eq!(suite.load_error(fresh, &longer), DmErrorKind::Invalid);
+    suite.dm.remove(fresh).unwrap();
+    let dev = suite.active("goes-on", &good);
+    let loaded = suite.dm.load(dev, &longer, Access::ReadWrite);
+    let refused = loaded.and_then(|()| suite.dm.swap(dev)).unwrap_err();
+    assert_eq!(refused.kind, DmErrorKind::Invalid, "{refused}");
+    assert!(!suite.info(dev).suspended, "left suspended");
+    assert_eq!((suite.live(dev), suite.inactive(dev)), (Some(good), None));
     suite.dm.remove(dev).unwrap();
 }
 
