@@ -263,4 +263,6 @@ fn number(minor: u32) -> DevNo {
 }
 
 #[cfg(test)]
+mod stack_tests;
+#[cfg(test)]
 mod tests;
