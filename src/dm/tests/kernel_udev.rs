@@ -5,8 +5,9 @@ mod common;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::request;
-use kit::{Disk, Volume, VolumeGroup, run, wait_for};
+use common::{number, request};
+use eratrack_model::units::DevNo;
+use kit::{Disk, VolumeGroup, run, wait_for};
 
 /// systemd's udevd, for as long as this lives.
 struct Udevd(Child);
@@ -41,15 +42,11 @@ fn groups() -> String {
     run("vgs --noheadings -o name --config devices/scan_lvs=1")
 }
 
-fn by_uuid(uuid: &str) -> Option<String> {
-    let link = Path::new("/dev/disk/by-uuid").join(uuid);
-    let target = std::fs::canonicalize(link).ok()?;
-    target.file_name().map(|name| name.to_string_lossy().into_owned())
-}
-
-fn node(volume: &Volume) -> String {
-    let target = std::fs::canonicalize(&volume.path).expect("the volume is active");
-    target.file_name().expect("a node").to_string_lossy().into_owned()
+/// The number of the device that `/dev/disk/by-uuid` names.
+fn by_uuid(uuid: &str) -> Option<DevNo> {
+    let found = rustix::fs::stat(Path::new("/dev/disk/by-uuid").join(uuid)).ok()?;
+    let (major, minor) = (rustix::fs::major(found.st_rdev), rustix::fs::minor(found.st_rdev));
+    Some(DevNo { major, minor })
 }
 
 /// A volume group inside a tracked volume, a virtual machine's disk say, must not become one of
@@ -73,7 +70,7 @@ fn a_volume_group_inside_a_tracked_volume_stays_hidden() {
     assert!(!run("pvs --noheadings -o name").contains("eratrack"), "X-base shows as a disk");
 
     // The same device under a uuid that LVM does not skip is seen: the test can fail.
-    let table = run(&format!("dmsetup table eratrack-vm-base"));
+    let table = run("dmsetup table eratrack-vm-base");
     kit::run_with("dmsetup", ["create", "plain", "-u", "ERATRACK-plain", "--table", table.trim()])
         .unwrap();
     settle();
@@ -96,18 +93,18 @@ fn links_by_uuid_go_on_naming_the_users_device() {
     run(&format!("mkfs.ext4 -q -F -U {uuid} {}", volume.path.display()));
     run("udevadm trigger --type=devices --subsystem-match=block --action=change");
     settle();
-    assert_eq!(by_uuid(uuid), Some(node(&volume)), "udev links the filesystem");
+    assert_eq!(by_uuid(uuid), Some(number(&volume)), "udev links the filesystem");
 
     let store = kit::metadata_dir(64);
     let host = common::host(store.path());
     let record = host.attach(&request(&volume, "links", "64Ki")).unwrap().record;
     settle();
-    assert_eq!(by_uuid(uuid), Some(node(&volume)), "while it is tracked");
+    assert_eq!(by_uuid(uuid), Some(number(&volume)), "while it is tracked");
     host.boundary(&record).unwrap();
     run("udevadm trigger --type=devices --subsystem-match=block --action=change");
     settle();
-    assert_eq!(by_uuid(uuid), Some(node(&volume)), "after everything was probed again");
+    assert_eq!(by_uuid(uuid), Some(number(&volume)), "after everything was probed again");
     host.detach(&record.stack).unwrap();
     settle();
-    assert_eq!(by_uuid(uuid), Some(node(&volume)), "when tracking ended");
+    assert_eq!(by_uuid(uuid), Some(number(&volume)), "when tracking ended");
 }
