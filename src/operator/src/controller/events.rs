@@ -83,8 +83,8 @@ fn event(condition: &Condition) -> Event {
 }
 
 fn shortened(mut note: String) -> String {
-    if note.len() > NOTE_MAX {
-        note.truncate(note.floor_char_boundary(NOTE_MAX));
+    while note.len() > NOTE_MAX {
+        note.pop();
     }
     note
 }

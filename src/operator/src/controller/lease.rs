@@ -204,7 +204,7 @@ impl Held {
             };
             let reason = match lost {
                 Some(other) => format!("{other} holds it"),
-                None if self.renewed.elapsed() >= RENEW_DEADLINE - REQUEST => {
+                None if self.renewed.elapsed() + REQUEST >= RENEW_DEADLINE => {
                     crate::exit::chain(&error)
                 }
                 None => {

@@ -103,7 +103,9 @@ impl Trim for Pod {
         if let Some(list) = &mut conditions {
             list.retain(|condition| condition.type_ == "Ready");
             // The kubelet may write this anew with every probe.
-            list.iter_mut().for_each(|condition| condition.last_probe_time = None);
+            for condition in list {
+                condition.last_probe_time = None;
+            }
         }
         self.status =
             Some(k8s_openapi::api::core::v1::PodStatus { conditions, ..Default::default() });

@@ -153,7 +153,7 @@ impl World {
 
     /// What the lists of all snapshots take.
     pub(crate) fn usage(&self) -> Usage {
-        Usage::of(self.snapshots.state().iter().map(|it| it.as_ref()))
+        Usage::of(self.snapshots.state().iter().map(AsRef::as_ref))
     }
 
     /// Where nodes and attachments are.

@@ -69,17 +69,11 @@ fn assign(snapshot: &EraSnapshot, volume: Option<&EraVolume>, deadline: Timestam
             format!("claim {claim} is not tracked; name it in an EraTracking of this namespace");
         return Decision::Say(Reason::NotTracked, message, deadline);
     };
-    match &volume.spec.node_name {
-        Some(node) => {
-            let assignment =
-                Assignment { node: node.clone(), volume_uid: volume.spec.volume.uid.clone() };
-            Decision::Assign(assignment, deadline)
-        }
-        None => {
-            let message = format!("the node of claim {claim} is not known; see its EraVolume");
-            Decision::Say(Reason::Pending, message, deadline)
-        }
-    }
+    let Some(node) = volume.spec.node_name.clone() else {
+        let message = format!("the node of claim {claim} is not known; see its EraVolume");
+        return Decision::Say(Reason::Pending, message, deadline);
+    };
+    Decision::Assign(Assignment { node, volume_uid: volume.spec.volume.uid.clone() }, deadline)
 }
 
 fn deadline(snapshot: &EraSnapshot) -> Timestamp {
@@ -97,6 +91,7 @@ fn exceeded(snapshot: &EraSnapshot) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)] // a json! literal is handed over, not kept
 mod tests {
     use serde_json::{Value, json};
 

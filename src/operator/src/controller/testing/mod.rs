@@ -1,5 +1,7 @@
 //! Objects for tests, made from the few words that matter; and an API server that plays scenarios.
 
+#![allow(clippy::needless_pass_by_value)] // a json! literal is handed over, not kept
+
 pub(crate) mod fake_api;
 pub(crate) mod scene;
 

@@ -95,7 +95,7 @@ fn wanted(inputs: &Inputs, validated: &Validated) -> Vec<EraVolume> {
         Verdict::NotFound | Verdict::NotBound(_) | Verdict::Taken(_) => None,
     });
     let objects = targets.filter_map(|target| {
-        let existing = inputs.volumes.get(&target.claim.name).map(|it| it.as_ref());
+        let existing = inputs.volumes.get(&target.claim.name).map(AsRef::as_ref);
         volume(&inputs.tracking, target, existing, validated)
     });
     objects.collect()
@@ -275,7 +275,7 @@ fn skip(inputs: &Inputs, claim: &str, cluster_full: Option<&String>) -> Option<S
     }
     cluster_full
         .cloned()
-        .or_else(|| Usage::of(theirs().map(|it| it.as_ref())).volume_full())
+        .or_else(|| Usage::of(theirs().map(AsRef::as_ref)).volume_full())
         .map(Skip::Budget)
 }
 

@@ -84,6 +84,7 @@ pub(crate) fn first<'a>(
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)] // a json! literal is handed over, not kept
 mod tests {
     use serde_json::{Value, json};
 

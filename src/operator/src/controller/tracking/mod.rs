@@ -47,7 +47,7 @@ pub(crate) async fn reconcile(
     }
     let now = (context.now)();
     let inputs = dereference::dereference(&context.world, tracking);
-    let validated = validate::validate(&inputs, &context.settings, now);
+    let validated = validate::validate(&inputs, context.settings, now);
     let plan = build::build(&inputs, &validated, now);
     let applied = apply::apply(&context, &inputs, plan).await.map_err(ReconcileError::Apply)?;
     let status = status::status(&inputs, &validated, &applied, now);

@@ -128,19 +128,17 @@ fn ready(
     problems.extend(validated.claims.iter().filter_map(|(claim, verdict)| {
         let Verdict::Track(target) = verdict else { return None };
         let volume = volumes.iter().find(|it| it.name_any() == *claim);
-        of_volume(claim, &target.place, volume.map(|it| it.as_ref()), validated)
+        of_volume(claim, &target.place, volume.map(AsRef::as_ref), validated)
     }));
     problems.extend(volumes.iter().filter_map(|volume| of_chain(volume)));
     if current.0 == ConditionStatus::False {
         problems.push(Problem::new(current.1, &current.2));
     }
-    match said(&problems) {
-        Some((reason, message)) => Word(ConditionStatus::False, reason, message),
-        None => {
-            let message = format!("{} of {} claims tracked", volumes.len(), validated.claims.len());
-            Word(ConditionStatus::True, Reason::AllTracked, message)
-        }
+    if let Some((reason, message)) = said(&problems) {
+        return Word(ConditionStatus::False, reason, message);
     }
+    let message = format!("{} of {} claims tracked", volumes.len(), validated.claims.len());
+    Word(ConditionStatus::True, Reason::AllTracked, message)
 }
 
 fn of_claim(claim: &str, verdict: &Verdict, inputs: &Inputs) -> Option<Problem> {

@@ -1,5 +1,8 @@
 //! Steps 2, 3 and 5 by tables over scenes; the whole pipeline against an API server that plays scenarios.
 
+#![allow(clippy::needless_pass_by_value)] // a json! literal is handed over, not kept
+#![allow(clippy::type_complexity)] // rows of a table
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -68,7 +71,7 @@ fn inputs(scene: Scene, tracking: EraTracking) -> Inputs {
 }
 
 fn planned(inputs: &Inputs) -> (Validated, Plan) {
-    let validated = validate(inputs, &Settings::default(), noon());
+    let validated = validate(inputs, Settings::default(), noon());
     let plan = build(inputs, &validated, noon());
     (validated, plan)
 }

@@ -47,7 +47,7 @@ pub(crate) enum Timing {
     /// A schedule that cannot be followed.
     Impossible(ScheduleError),
     /// A schedule.
-    Follow(Schedule),
+    Follow(Box<Schedule>),
 }
 
 /// What an EraTracking asks for, with every question about it answered.
@@ -68,7 +68,7 @@ pub(crate) struct Validated {
 }
 
 /// Answers them.
-pub(crate) fn validate(inputs: &Inputs, settings: &Settings, now: Timestamp) -> Validated {
+pub(crate) fn validate(inputs: &Inputs, settings: Settings, now: Timestamp) -> Validated {
     let spec = &inputs.tracking.spec;
     let mine = Intent::of(&inputs.tracking);
     let intents: Vec<Intent> = inputs.trackings.iter().map(|it| Intent::of(it)).collect();
@@ -159,6 +159,6 @@ fn timing(inputs: &Inputs, now: Timestamp) -> Timing {
     match Schedule::read(spec, now) {
         Err(error) => Timing::Impossible(error),
         Ok(_) if spec.suspend => Timing::Suspended,
-        Ok(schedule) => Timing::Follow(schedule),
+        Ok(schedule) => Timing::Follow(Box::new(schedule)),
     }
 }

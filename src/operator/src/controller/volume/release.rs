@@ -111,6 +111,7 @@ pub(crate) fn is_held(volume: &EraVolume) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)] // a json! literal is handed over, not kept
 mod tests {
     use serde_json::{Value, json};
 
