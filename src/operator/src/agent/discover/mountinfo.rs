@@ -8,50 +8,45 @@ use eratrack_model::units::DevNo;
 
 /// One mount of the machine's own mount namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// The mount's number; what `statx` calls `stx_mnt_id`.
-    pub id: u64,
+    pub(crate) id: u64,
     /// `st_dev` of the files in it. The major is 0 for filesystems without a block device of their own.
-    pub device: DevNo,
+    pub(crate) device: DevNo,
     /// Which directory of the filesystem is mounted; `/` when it is the whole.
-    pub root: PathBuf,
+    pub(crate) root: PathBuf,
     /// Where it is mounted.
-    pub point: PathBuf,
+    pub(crate) point: PathBuf,
     /// The filesystem's name.
-    pub fs_type: String,
+    pub(crate) fs_type: String,
     /// Options of the filesystem itself, comma separated.
-    pub super_options: String,
+    pub(crate) super_options: String,
 }
 
 impl Mount {
     /// Whether the filesystem has this option, as a word or as `word=value`.
-    pub fn has_option(&self, name: &str) -> bool {
-        self.super_options
-            .split(',')
-            .any(|option| option.split('=').next() == Some(name))
+    pub(crate) fn has_option(&self, name: &str) -> bool {
+        self.super_options.split(',').any(|option| option.split('=').next() == Some(name))
     }
 }
 
 /// A line that is not what the kernel prints.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("mountinfo line {line}: {field} is missing or malformed")]
-pub struct MountInfoError {
+pub(crate) struct MountInfoError {
     /// The line, counted from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Which field of it.
-    pub field: &'static str,
+    pub(crate) field: &'static str,
 }
 
 /// Parses the whole file.
-pub fn parse(text: &[u8]) -> Result<Vec<Mount>, MountInfoError> {
+pub(crate) fn parse(text: &[u8]) -> Result<Vec<Mount>, MountInfoError> {
     text.split(|&byte| byte == b'\n')
         .enumerate()
         .filter(|(_, line)| !line.is_empty())
         .map(|(index, line)| {
-            parse_line(line).map_err(|field| MountInfoError {
-                line: index + 1,
-                field,
-            })
+            parse_line(line).map_err(|field| MountInfoError { line: index + 1, field })
         })
         .collect()
 }
@@ -65,21 +60,11 @@ fn parse_line(line: &[u8]) -> Result<Mount, &'static str> {
     let point = path(fields.next()).ok_or("mount point")?;
     fields.next().ok_or("mount options")?;
     // Optional fields (shared:N, master:N, ...) end with a lone hyphen.
-    fields
-        .by_ref()
-        .find(|field| *field == b"-")
-        .ok_or("separator")?;
+    fields.by_ref().find(|field| *field == b"-").ok_or("separator")?;
     let fs_type = text(fields.next()).ok_or("filesystem type")?;
     fields.next().ok_or("mount source")?;
     let super_options = text(fields.next()).ok_or("super options")?;
-    Ok(Mount {
-        id,
-        device,
-        root,
-        point,
-        fs_type,
-        super_options,
-    })
+    Ok(Mount { id, device, root, point, fs_type, super_options })
 }
 
 fn number(field: Option<&[u8]>) -> Option<u64> {
@@ -88,10 +73,7 @@ fn number(field: Option<&[u8]>) -> Option<u64> {
 
 fn device(field: Option<&[u8]>) -> Option<DevNo> {
     let (major, minor) = std::str::from_utf8(field?).ok()?.split_once(':')?;
-    Some(DevNo {
-        major: major.parse().ok()?,
-        minor: minor.parse().ok()?,
-    })
+    Some(DevNo { major: major.parse().ok()?, minor: minor.parse().ok()? })
 }
 
 fn text(field: Option<&[u8]>) -> Option<String> {
@@ -174,10 +156,7 @@ mod tests {
     fn a_broken_line_is_named() {
         let error =
             parse(b"1 0 0:2 / / rw - rootfs rootfs rw\n7 1 8-1 / /b rw - x y rw\n").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "mountinfo line 2: major:minor is missing or malformed"
-        );
+        assert_eq!(error.to_string(), "mountinfo line 2: major:minor is missing or malformed");
         let error = parse(b"7 1 8:1 / /b rw shared:1 xfs /dev/sda1 rw").unwrap_err();
         assert_eq!(error.field, "separator");
     }

@@ -11,7 +11,7 @@ use super::volume::Source;
 
 /// What a mount point of the kubelet is to a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// Mounted once for the node, before any pod.
     Staged,
     /// Mounted for a pod.
@@ -22,7 +22,7 @@ pub enum Place {
 
 /// The kubelet's paths of one volume.
 #[derive(Clone, Debug)]
-pub struct VolumePaths {
+pub(crate) struct VolumePaths {
     root: PathBuf,
     volume: String,
     kind: Kind,
@@ -36,7 +36,7 @@ enum Kind {
 
 impl VolumePaths {
     /// `root` is the kubelet's directory without symbolic links, `volume` the PersistentVolume's name.
-    pub fn new(root: &Path, volume: &str, source: &Source) -> Self {
+    pub(crate) fn new(root: &Path, volume: &str, source: &Source) -> Self {
         let kind = match source {
             Source::Local { path: _ } => Kind::Local,
             Source::Csi { driver, handle } => Kind::Csi {
@@ -44,15 +44,11 @@ impl VolumePaths {
                 handle: hex(&Sha256::digest(handle.as_bytes())),
             },
         };
-        Self {
-            root: root.to_owned(),
-            volume: volume.to_owned(),
-            kind,
-        }
+        Self { root: root.to_owned(), volume: volume.to_owned(), kind }
     }
 
     /// What `point` is to this volume; none if it is not the kubelet's, or another volume's.
-    pub fn place(&self, point: &Path) -> Option<Place> {
+    pub(crate) fn place(&self, point: &Path) -> Option<Place> {
         let below: Vec<&str> = point
             .strip_prefix(&self.root)
             .ok()?
@@ -76,11 +72,10 @@ impl VolumePaths {
                 Some(Place::Staged)
             }
             // Up to Kubernetes 1.23 the staging path was named by the volume.
-            (["plugins", "kubernetes.io", "csi", "pv", pv, "globalmount", ..], Kind::Csi { .. })
-                if own(pv) =>
-            {
-                Some(Place::Staged)
-            }
+            (
+                ["plugins", "kubernetes.io", "csi", "pv", pv, "globalmount", ..],
+                Kind::Csi { .. },
+            ) if own(pv) => Some(Place::Staged),
             // Some drivers mount one level below the path they were given.
             (
                 ["plugins", "kubernetes.io", "csi", name, sha, "globalmount", ..],
@@ -91,16 +86,15 @@ impl VolumePaths {
     }
 
     /// The directory that holds one bind mount of the device a pod, when the volume's mode is Block.
-    pub fn map_dir(&self) -> PathBuf {
+    pub(crate) fn map_dir(&self) -> PathBuf {
         let plugins = self.root.join("plugins");
         match &self.kind {
-            Kind::Local => plugins
-                .join("kubernetes.io~local-volume/volumeDevices")
-                .join(&self.volume),
-            Kind::Csi { .. } => plugins
-                .join("kubernetes.io/csi/volumeDevices")
-                .join(&self.volume)
-                .join("dev"),
+            Kind::Local => {
+                plugins.join("kubernetes.io~local-volume/volumeDevices").join(&self.volume)
+            }
+            Kind::Csi { .. } => {
+                plugins.join("kubernetes.io/csi/volumeDevices").join(&self.volume).join("dev")
+            }
         }
     }
 }
@@ -120,17 +114,12 @@ mod tests {
     const POD: &str = "6f1d8a5e-91c5-4a14-9a1b-3f2f6f9f0a11";
 
     fn local() -> VolumePaths {
-        let source = Source::Local {
-            path: "/dev/vg/a".into(),
-        };
+        let source = Source::Local { path: "/dev/vg/a".into() };
         VolumePaths::new(Path::new("/var/lib/kubelet"), "pv-a", &source)
     }
 
     fn csi() -> VolumePaths {
-        let source = Source::Csi {
-            driver: "topolvm.io".into(),
-            handle: "abc".into(),
-        };
+        let source = Source::Csi { driver: "topolvm.io".into(), handle: "abc".into() };
         VolumePaths::new(Path::new("/var/lib/kubelet"), "pv-a", &source)
     }
 
@@ -141,22 +130,10 @@ mod tests {
             place(&format!("pods/{POD}/volumes/kubernetes.io~local-volume/pv-a")),
             Some(Place::Published)
         );
-        assert_eq!(
-            place("plugins/kubernetes.io/local-volume/mounts/pv-a"),
-            Some(Place::Staged)
-        );
-        assert_eq!(
-            place(&format!("pods/{POD}/volume-subpaths/pv-a/app/0")),
-            Some(Place::SubPath)
-        );
-        assert_eq!(
-            place(&format!("pods/{POD}/volumes/kubernetes.io~local-volume/pv-b")),
-            None
-        );
-        assert_eq!(
-            place(&format!("pods/{POD}/volumes/kubernetes.io~empty-dir/pv-a")),
-            None
-        );
+        assert_eq!(place("plugins/kubernetes.io/local-volume/mounts/pv-a"), Some(Place::Staged));
+        assert_eq!(place(&format!("pods/{POD}/volume-subpaths/pv-a/app/0")), Some(Place::SubPath));
+        assert_eq!(place(&format!("pods/{POD}/volumes/kubernetes.io~local-volume/pv-b")), None);
+        assert_eq!(place(&format!("pods/{POD}/volumes/kubernetes.io~empty-dir/pv-a")), None);
         assert_eq!(local().place(Path::new("/mnt/pv-a")), None);
     }
 
@@ -171,14 +148,8 @@ mod tests {
         let staged = format!("plugins/kubernetes.io/csi/topolvm.io/{sha}/globalmount");
         assert_eq!(place(&staged), Some(Place::Staged));
         assert_eq!(place(&format!("{staged}/abc")), Some(Place::Staged));
-        assert_eq!(
-            place(&format!("plugins/kubernetes.io/csi/other.io/{sha}/globalmount")),
-            None
-        );
-        assert_eq!(
-            place("plugins/kubernetes.io/csi/pv/pv-a/globalmount"),
-            Some(Place::Staged)
-        );
+        assert_eq!(place(&format!("plugins/kubernetes.io/csi/other.io/{sha}/globalmount")), None);
+        assert_eq!(place("plugins/kubernetes.io/csi/pv/pv-a/globalmount"), Some(Place::Staged));
     }
 
     #[test]

@@ -1,0 +1,251 @@
+//! [`Stacks`] over `eratrack_dm::Host`: its records are kept by volume, its errors become reasons.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use eratrack_api::{Device, Granularity, Reason};
+use eratrack_dm::linux::Kernel;
+use eratrack_dm::record::Record;
+use eratrack_dm::store::StoreConfig;
+use eratrack_dm::{
+    AttachRequest, DmError, EraStatus, Host, HostConfig, HostError, Liveness as Live, Recovered,
+    Recovery,
+};
+use eratrack_model::names::StackId;
+use eratrack_model::units::{Bytes, SECTOR_BYTES, Sectors};
+use eratrack_model::{Era, units};
+use k8s_openapi::jiff::Timestamp;
+
+use super::stacks::{
+    Boundary, Changes, Found, FoundState, Health, Hope, Liveness, StackError, Stacks, Tracked,
+    Wanted,
+};
+use crate::cli::AgentArgs;
+
+/// How long to wait for LVM to give a lock back.
+const LVM_DEADLINE: Duration = Duration::from_secs(10);
+/// The size of a block of dm-era's metadata.
+const METADATA_BLOCK: u64 = 4096;
+
+/// The stacks of this machine.
+pub(crate) struct HostStacks {
+    host: Host,
+    records: Mutex<HashMap<String, Record>>,
+}
+
+impl HostStacks {
+    /// As the administrator says.
+    pub(crate) fn new(args: &AgentArgs) -> Result<Self, DmError> {
+        let store = StoreConfig {
+            per_volume: args.metadata_max_per_volume,
+            per_node: args.metadata_max_per_node,
+            keep_free_percent: args.metadata_free_percent,
+            ..StoreConfig::new(&args.metadata_dir)
+        };
+        let host = Host::new(HostConfig {
+            root: args.host_root.clone(),
+            dm: Arc::new(Kernel::open()?),
+            store,
+            nodes: PathBuf::from("/dev"),
+            lock_deadline: LVM_DEADLINE,
+        });
+        Ok(Self { host, records: Mutex::default() })
+    }
+
+    fn records(&self) -> MutexGuard<'_, HashMap<String, Record>> {
+        // Nothing can panic while it is held, so it cannot be poisoned.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, volume_uid: &str) -> Result<Record, StackError> {
+        self.records().get(volume_uid).cloned().ok_or_else(|| {
+            StackError::unforeseen(format!("there is no record of a stack for volume {volume_uid}"))
+        })
+    }
+
+    fn take_in(&self, Recovered { stack, outcome }: Recovered) -> Found {
+        let volume_uid = stack.as_str().to_owned();
+        let state = match outcome {
+            Recovery::Adopted(record) => match tracked(&record) {
+                Ok(tracked) => {
+                    self.records().insert(volume_uid.clone(), record);
+                    FoundState::Present(tracked)
+                }
+                Err(error) => FoundState::Stuck(error.message),
+            },
+            // No chain had begun, or its end was wished for.
+            Recovery::Undone | Recovery::Finished => FoundState::Ended(None),
+            Recovery::Broken { record, found, era_failed } => {
+                FoundState::Ended(Some(ended(&record, &found, era_failed)))
+            }
+            Recovery::OrphansRemoved => FoundState::Ended(Some(Reason::RecordMismatch)),
+            Recovery::Failed(message) => FoundState::Stuck(message),
+        };
+        Found { volume_uid, state }
+    }
+}
+
+impl Stacks for HostStacks {
+    fn recover(&self) -> Result<Vec<Found>, StackError> {
+        let recovered = self.host.recover().map_err(|error| stack_error(&error))?;
+        Ok(recovered.into_iter().map(|it| self.take_in(it)).collect())
+    }
+
+    fn attach(&self, wanted: &Wanted) -> Result<(Tracked, bool), StackError> {
+        let request = AttachRequest {
+            stack: stack_id(&wanted.volume_uid)?,
+            x: wanted.device,
+            granularity: units::Granularity::new(Bytes(wanted.granularity.bytes()))
+                .map_err(|error| StackError::unforeseen(error.to_string()))?,
+            discards: None,
+        };
+        let attached = self.host.attach(&request).map_err(|error| stack_error(&error))?;
+        let tracked = tracked(&attached.record)?;
+        self.records().insert(wanted.volume_uid.clone(), attached.record);
+        Ok((tracked, attached.created))
+    }
+
+    fn liveness(&self, volume_uid: &str) -> Result<Liveness, StackError> {
+        let record = self.record(volume_uid)?;
+        let live = self.host.liveness(&record).map_err(|error| stack_error(&error))?;
+        Ok(match live {
+            Live::Intact => Liveness::Intact,
+            Live::Reloaded { live } => {
+                Liveness::Reloaded { size_bytes: live.map(|table| bytes(table.length())) }
+            }
+            Live::Gone => Liveness::Gone,
+            Live::Rebooted => Liveness::Rebooted,
+        })
+    }
+
+    fn health(&self, volume_uid: &str) -> Result<Health, StackError> {
+        let record = self.record(volume_uid)?;
+        let status = self.host.status(&record).map_err(|error| stack_error(&error))?;
+        Ok(match status {
+            EraStatus::Working { era, used, total, held: _ } => Health::Good {
+                era,
+                used_bytes: used.saturating_mul(METADATA_BLOCK),
+                total_bytes: total.saturating_mul(METADATA_BLOCK),
+            },
+            EraStatus::Error => Health::Failed,
+        })
+    }
+
+    fn boundary(&self, volume_uid: &str) -> Result<Boundary, StackError> {
+        let record = self.record(volume_uid)?;
+        let boundary = self.host.boundary(&record).map_err(|error| stack_error(&error))?;
+        tracing::debug!(drained_in = ?boundary.drained_in, "drained");
+        let time = Timestamp::try_from(boundary.time)
+            .map_err(|error| StackError::unforeseen(format!("the machine's clock: {error}")))?;
+        Ok(Boundary { era: boundary.era, time })
+    }
+
+    fn changes(&self, volume_uid: &str, since: Era) -> Result<Changes, StackError> {
+        let record = self.record(volume_uid)?;
+        let changes = self.host.changes(&record, since).map_err(|error| stack_error(&error))?;
+        Ok(Changes { marked_blocks: changes.marked, runs: changes.runs })
+    }
+
+    fn detach(&self, volume_uid: &str) -> Result<(), StackError> {
+        let detached =
+            self.host.detach(&stack_id(volume_uid)?).map_err(|error| stack_error(&error))?;
+        self.records().remove(volume_uid);
+        tracing::info!(volume_uid, ?detached, "detached");
+        Ok(())
+    }
+}
+
+fn stack_id(volume_uid: &str) -> Result<StackId, StackError> {
+    volume_uid.parse().map_err(|error| StackError {
+        hope: Hope::Later,
+        reason: Reason::OperationFailed,
+        message: format!("the PersistentVolume's uid cannot name a stack: {error}"),
+    })
+}
+
+fn tracked(record: &Record) -> Result<Tracked, StackError> {
+    let bytes_a_block = record.granularity.bytes().0;
+    let granularity = Granularity::from_bytes(bytes_a_block).ok_or_else(|| {
+        StackError::unforeseen(format!(
+            "granularity {bytes_a_block} of the record is none of the API's"
+        ))
+    })?;
+    Ok(Tracked {
+        chain: record.chain.clone(),
+        number: record.x,
+        device: Device {
+            name: Some(record.name.to_string()),
+            number: Some(record.x.to_string()),
+            uuid: record.uuid.as_ref().map(ToString::to_string),
+        },
+        granularity,
+        size_bytes: bytes(record.sectors),
+    })
+}
+
+fn bytes(sectors: Sectors) -> u64 {
+    sectors.0.saturating_mul(SECTOR_BYTES)
+}
+
+fn ended(record: &Record, found: &Live, era_failed: bool) -> Reason {
+    match found {
+        Live::Rebooted => Reason::NodeRebooted,
+        Live::Reloaded { live: Some(table) } if table.length() != record.sectors => Reason::Resized,
+        Live::Reloaded { .. } => Reason::TableReloaded,
+        Live::Gone => Reason::Reattached,
+        Live::Intact if era_failed => Reason::MetadataError,
+        Live::Intact => Reason::RecordMismatch,
+    }
+}
+
+fn stack_error(error: &HostError) -> StackError {
+    let hope = match error {
+        HostError::NotIntact { .. } | HostError::EraFailed { .. } | HostError::Metadata { .. } => {
+            Hope::Broken
+        }
+        _ if error.is_transient() => Hope::Soon,
+        HostError::Refused(_)
+        | HostError::Store(_)
+        | HostError::Sizing(_)
+        | HostError::Plan { .. } => Hope::Later,
+        HostError::Step(_)
+        | HostError::DeviceMapper(_)
+        | HostError::Loop(_)
+        | HostError::Machine(_)
+        | HostError::Unexpected { .. } => Hope::Soon,
+    };
+    StackError {
+        hope,
+        reason: Reason::parse(error.reason()).unwrap_or(Reason::OperationFailed),
+        message: crate::exit::chain(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use eratrack_model::units::DevNo;
+
+    fn not_intact() -> HostError {
+        HostError::NotIntact {
+            x: DevNo { major: 253, minor: 3 },
+            stack: "a".parse().expect("a stack's name"),
+            found: "it is gone".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_stack_that_is_not_intact_ends_the_chain() {
+        let error = stack_error(&not_intact());
+        assert_eq!((error.hope, error.reason), (Hope::Broken, Reason::TableReloaded));
+        assert!(error.message.contains("253:3"), "{error}");
+    }
+
+    #[test]
+    fn a_uid_is_a_stacks_name() {
+        assert!(stack_id(crate::agent::testing::VOLUME_UID).is_ok());
+        assert!(stack_id("../x").is_err());
+    }
+}

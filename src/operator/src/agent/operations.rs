@@ -1,0 +1,156 @@
+//! Operations on one volume's stack from async code: one at a time, each with a deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eratrack_api::Reason;
+use tokio::sync::{Mutex, OwnedSemaphorePermit};
+
+use super::stacks::{Hope, StackError, Stacks};
+
+/// How long an operation may take before the agent stops waiting for it.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How long an attach may take: it allocates and zeroes the metadata.
+const ATTACH_LIMIT: Duration = Duration::from_secs(300);
+/// How long reading a list may take.
+const READ_LIMIT: Duration = Duration::from_secs(300);
+
+/// What is done, which decides how long it may take and what it means if it takes longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// Puts era in.
+    Attach,
+    /// Looks at the live table.
+    Liveness,
+    /// Asks era.
+    Health,
+    /// Makes a boundary.
+    Boundary,
+    /// Reads a list.
+    Changes,
+    /// Takes era out, or cleans up.
+    Detach,
+}
+
+impl Operation {
+    /// Its name in spans and messages.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Attach => "attach",
+            Self::Liveness => "liveness",
+            Self::Health => "health",
+            Self::Boundary => "boundary",
+            Self::Changes => "changes",
+            Self::Detach => "detach",
+        }
+    }
+
+    fn limit(self) -> Duration {
+        match self {
+            Self::Attach => ATTACH_LIMIT,
+            Self::Changes => READ_LIMIT,
+            Self::Liveness | Self::Health | Self::Boundary | Self::Detach => LIMIT,
+        }
+    }
+
+    fn too_slow(self) -> Reason {
+        match self {
+            Self::Boundary => Reason::BoundaryTimeout,
+            Self::Attach | Self::Liveness | Self::Health | Self::Changes | Self::Detach => {
+                Reason::OperationFailed
+            }
+        }
+    }
+}
+
+/// The operations of one volume.
+pub(crate) struct Operations<S> {
+    stacks: Arc<S>,
+    volume_uid: String,
+    turn: Arc<Mutex<()>>,
+}
+
+impl<S: Stacks> Operations<S> {
+    /// For the stack of this PersistentVolume.
+    pub(crate) fn new(stacks: Arc<S>, volume_uid: &str) -> Self {
+        Self { stacks, volume_uid: volume_uid.to_owned(), turn: Arc::default() }
+    }
+
+    /// The PersistentVolume's uid.
+    pub(crate) fn volume_uid(&self) -> &str {
+        &self.volume_uid
+    }
+
+    /// Runs one operation on the blocking pool.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        act: impl FnOnce(&S, &str) -> Result<T, StackError> + Send + 'static,
+    ) -> Result<T, StackError> {
+        self.run_with(operation, None, act).await
+    }
+
+    /// The same, holding one of the node's permits until the operation has really ended.
+    pub(crate) async fn run_with<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        permit: Option<OwnedSemaphorePermit>,
+        act: impl FnOnce(&S, &str) -> Result<T, StackError> + Send + 'static,
+    ) -> Result<T, StackError> {
+        let limit = operation.limit();
+        let too_slow = |what: &str| StackError {
+            hope: Hope::Soon,
+            reason: operation.too_slow(),
+            message: format!("{}: {what} after {} s", operation.as_str(), limit.as_secs()),
+        };
+        // A blocking call cannot be called off. One that hangs in the kernel keeps its turn, so that nothing else is
+        // tried on the device meanwhile.
+        let turn = tokio::time::timeout(limit, self.turn.clone().lock_owned())
+            .await
+            .map_err(|_| too_slow("an earlier operation has not ended"))?;
+        let (stacks, uid) = (self.stacks.clone(), self.volume_uid.clone());
+        let span = tracing::info_span!("operation", name = operation.as_str(), volume_uid = uid);
+        let task = tokio::task::spawn_blocking(move || {
+            let _held = (turn, permit);
+            span.in_scope(|| act(&stacks, &uid))
+        });
+        match tokio::time::timeout(limit, task).await {
+            Err(_) => Err(too_slow("still under way")),
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => Err(StackError {
+                hope: Hope::Soon,
+                reason: Reason::OperationFailed,
+                message: format!("{}: {panic}", operation.as_str()),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::testing::memory::Memory;
+    use std::sync::mpsc;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_hangs_keeps_the_others_out_and_is_reported() {
+        let operations = Operations::new(Arc::new(Memory::default()), "v");
+        let (end, ended) = mpsc::channel::<()>();
+        let hang = operations.run(Operation::Boundary, move |_, _| {
+            let _ = ended.recv();
+            Ok(())
+        });
+        let (slow, ()) = tokio::join!(hang, pass());
+        assert_eq!(slow.unwrap_err().reason, Reason::BoundaryTimeout);
+        let (next, ()) = tokio::join!(operations.run(Operation::Health, |_, _| Ok(())), pass());
+        let message = next.unwrap_err().message;
+        assert_eq!(message, "health: an earlier operation has not ended after 60 s");
+        drop(end);
+        assert_eq!(operations.run(Operation::Health, |_, _| Ok(1)).await, Ok(1));
+    }
+
+    async fn pass() {
+        tokio::task::yield_now().await;
+        tokio::time::advance(LIMIT + Duration::from_secs(1)).await;
+    }
+}

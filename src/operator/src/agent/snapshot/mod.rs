@@ -1,0 +1,16 @@
+//! An `EraSnapshot`, from its creation to its list.
+//!
+//! - `step`: what to do next (pure)
+//! - `base`, `status`, `list`: what is written (pure)
+//! - `run`: does it, and decides again
+//! - `error`: what follows when something fails
+
+pub(crate) mod base;
+mod error;
+pub(crate) mod list;
+pub(crate) mod run;
+mod status;
+pub(crate) mod step;
+
+#[cfg(test)]
+mod crash_tests;

@@ -1,0 +1,288 @@
+//! Carrying a snapshot on, from whatever state it is found in: decide (`step`), act, write, decide again.
+//!
+//! Each effect either reaches the API server as a whole or not at all, and what was written decides what comes next.
+//! So whoever kills the agent at any moment, its next start goes on here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eratrack_api::{EraSnapshot, EraVolume, Reason};
+use eratrack_model::Era;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
+
+use super::base::{Base, base_of};
+use super::error::{Remedy, SnapshotError};
+use super::list::List;
+use super::status;
+use super::step::{self, Recorded, Scope, Step, Volume, next_step};
+use crate::agent::cluster::{Cluster, Key, Notice};
+use crate::agent::operations::{Operation, Operations};
+use crate::agent::slices;
+use crate::agent::stacks::{Boundary, Hope, StackError, Stacks, Tracked};
+
+/// What became of it.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It is complete, by this call. The volume has a new base.
+    Completed(EraSnapshot),
+    /// There is nothing (more) to do for it.
+    Settled,
+    /// Look again at that time, or when the volume changes.
+    Waiting(Option<Timestamp>),
+    /// The volume's chain is broken.
+    Broken(Reason),
+}
+
+/// One volume and what its snapshots need.
+pub(crate) struct Procedure<'a, C, S> {
+    pub(crate) cluster: &'a C,
+    pub(crate) operations: &'a Operations<S>,
+    pub(crate) volume: &'a EraVolume,
+    pub(crate) tracked: Option<&'a Tracked>,
+    /// Why a snapshot without a base is full.
+    pub(crate) full_reason: Reason,
+    /// Of any snapshot of the volume.
+    pub(crate) last_boundary: Option<Timestamp>,
+    pub(crate) node: &'a str,
+    /// The node's permits for boundaries.
+    pub(crate) boundaries: Arc<Semaphore>,
+    pub(crate) now: fn() -> Timestamp,
+}
+
+/// How long a snapshot that met an obstacle waits before the next try.
+const RETRY: Duration = Duration::from_secs(5);
+
+impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
+    /// Goes on until it is complete, has failed, or must wait.
+    pub(crate) async fn advance(&self, key: &Key) -> Outcome {
+        let span = tracing::info_span!("snapshot", %key);
+        async {
+            let mut at = None;
+            match self.try_advance(key, &mut at).await {
+                Ok(outcome) => outcome,
+                Err(error) => self.mend(at.as_ref(), &error).await,
+            }
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn try_advance(
+        &self,
+        key: &Key,
+        at: &mut Option<EraSnapshot>,
+    ) -> Result<Outcome, SnapshotError> {
+        let read = self.cluster.snapshot(key).await;
+        let Some(mut snapshot) = read.map_err(cluster("read the EraSnapshot"))? else {
+            return Ok(Outcome::Settled);
+        };
+        let mut completed = false;
+        let resumed = step::recorded(&snapshot).is_some();
+        loop {
+            *at = Some(snapshot.clone());
+            snapshot = match next_step(&snapshot, self.view(), (self.now)()) {
+                Step::Settled if completed => return Ok(Outcome::Completed(snapshot)),
+                Step::Settled => return Ok(Outcome::Settled),
+                Step::Wait { reason, message, until } => {
+                    self.say(&snapshot, reason, &message).await?;
+                    return Ok(Outcome::Waiting(until));
+                }
+                Step::Fail { reason, message } => {
+                    self.fail(&snapshot, reason, &message).await?;
+                    return Ok(Outcome::Settled);
+                }
+                Step::Boundary => self.boundary(&snapshot).await?,
+                Step::Publish(recorded) => {
+                    completed = true;
+                    self.publish(&snapshot, recorded, resumed).await?
+                }
+            };
+        }
+    }
+
+    fn view(&self) -> Volume<'_> {
+        Volume {
+            uid: self.operations.volume_uid(),
+            chain: self.tracked.map(|tracked| tracked.chain.as_str()),
+            last_boundary: self.last_boundary,
+        }
+    }
+
+    async fn boundary(&self, snapshot: &EraSnapshot) -> Result<EraSnapshot, SnapshotError> {
+        let tracked = self.tracked()?;
+        let permit = self.permit(snapshot).await?;
+        let boundary = self
+            .operations
+            .run_with(Operation::Boundary, Some(permit), |stacks, uid| stacks.boundary(uid))
+            .await
+            .map_err(SnapshotError::Boundary)?;
+        let base = self.base(tracked, boundary).await?;
+        tracing::info!(era = boundary.era.0, chain = tracked.chain, "boundary made");
+        let status = status::with_boundary(snapshot, boundary, tracked, base, (self.now)());
+        let written = self.cluster.write_snapshot(snapshot, &status).await;
+        written.map_err(cluster("write the boundary down"))
+    }
+
+    /// One of the node's permits. Writers wait during a boundary, so only a few volumes of a node have one at a time.
+    async fn permit(&self, snapshot: &EraSnapshot) -> Result<OwnedSemaphorePermit, SnapshotError> {
+        if let Ok(permit) = self.boundaries.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        self.say(snapshot, Reason::RateLimited, "the node is making as many boundaries as it may")
+            .await?;
+        let left = step::deadline(snapshot)
+            .and_then(|deadline| Duration::try_from(deadline.duration_since((self.now)())).ok())
+            .unwrap_or(RETRY);
+        match tokio::time::timeout(left, self.boundaries.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(SnapshotError::Boundary(StackError {
+                hope: Hope::Soon,
+                reason: Reason::RateLimited,
+                message: "other volumes' boundaries did not end in time".to_owned(),
+            })),
+        }
+    }
+
+    async fn base(
+        &self,
+        tracked: &Tracked,
+        boundary: Boundary,
+    ) -> Result<Result<Base, Reason>, SnapshotError> {
+        let claim = Key {
+            namespace: self.volume.namespace().unwrap_or_default(),
+            name: self.volume.spec.claim.name.clone(),
+        };
+        let all = self.cluster.snapshots_of(&claim).await;
+        let all = all.map_err(cluster("list the claim's EraSnapshots"))?;
+        let base = base_of(&all, self.operations.volume_uid(), &tracked.chain);
+        // A base from after the boundary cannot be: eras only grow. If it is, nothing can be trusted.
+        Ok(base.filter(|base| base.era <= boundary.era).ok_or(self.full_reason))
+    }
+
+    async fn publish(
+        &self,
+        snapshot: &EraSnapshot,
+        recorded: Recorded,
+        resumed: bool,
+    ) -> Result<EraSnapshot, SnapshotError> {
+        let list = self.list(snapshot, recorded).await?;
+        slices::publish(self.cluster, snapshot, &list, self.node, resumed)
+            .await
+            .map_err(cluster("write the slices"))?;
+        let status = status::complete(snapshot, &list, (self.now)());
+        let written = self.cluster.write_snapshot(snapshot, &status).await;
+        let written = written.map_err(cluster("complete the EraSnapshot"))?;
+        let message = written
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.iter().find(|condition| condition.is_true()))
+            .map(|condition| condition.message.clone())
+            .unwrap_or_default();
+        tracing::info!(era = recorded.era.0, message, "snapshot complete");
+        self.notice(&written, false, Reason::Complete, &message).await;
+        Ok(written)
+    }
+
+    async fn list(
+        &self,
+        snapshot: &EraSnapshot,
+        recorded: Recorded,
+    ) -> Result<List, SnapshotError> {
+        let blocks = blocks(snapshot);
+        let Scope::Since(Era(since)) = recorded.scope else {
+            return Ok(List::full(blocks));
+        };
+        let changes = self
+            .operations
+            .run(Operation::Changes, move |stacks, uid| stacks.changes(uid, Era(since)))
+            .await
+            .map_err(SnapshotError::Read)?;
+        Ok(List::incremental(&changes.runs, changes.marked_blocks))
+    }
+
+    async fn mend(&self, snapshot: Option<&EraSnapshot>, error: &SnapshotError) -> Outcome {
+        tracing::warn!(error = crate::exit::chain(error), "snapshot held up");
+        let retry = Outcome::Waiting((self.now)().checked_add(RETRY).ok());
+        let Some(snapshot) = snapshot else { return retry };
+        let (outcome, written) = match error.remedy() {
+            Remedy::Forget => (Outcome::Settled, Ok(())),
+            Remedy::Retry { say: None } => (retry, Ok(())),
+            Remedy::Retry { say: Some((reason, message)) } => {
+                (retry, self.say(snapshot, reason, &message).await)
+            }
+            Remedy::Fail { reason, message } => {
+                (Outcome::Settled, self.fail(snapshot, reason, &message).await)
+            }
+            Remedy::FailAndBreak { reason, message, chain } => {
+                (Outcome::Broken(chain), self.fail(snapshot, reason, &message).await)
+            }
+        };
+        match written {
+            // A chain that broke is broken, whoever hears of it; the snapshot fails by itself at the next look.
+            Err(error) if !matches!(outcome, Outcome::Broken(_)) => {
+                tracing::warn!(error = crate::exit::chain(&error), "the snapshot's status waits");
+                Outcome::Waiting((self.now)().checked_add(RETRY).ok())
+            }
+            _ => outcome,
+        }
+    }
+
+    async fn say(
+        &self,
+        snapshot: &EraSnapshot,
+        reason: Reason,
+        message: &str,
+    ) -> Result<(), SnapshotError> {
+        let Some(status) = status::waiting(snapshot, reason, message, (self.now)()) else {
+            return Ok(());
+        };
+        let written = self.cluster.write_snapshot(snapshot, &status).await;
+        written.map(drop).map_err(cluster("say what the snapshot waits for"))
+    }
+
+    async fn fail(
+        &self,
+        snapshot: &EraSnapshot,
+        reason: Reason,
+        message: &str,
+    ) -> Result<(), SnapshotError> {
+        let status = status::failed(snapshot, reason, message, (self.now)());
+        let written = self.cluster.write_snapshot(snapshot, &status).await;
+        written.map_err(cluster("say that the snapshot failed"))?;
+        tracing::warn!(%reason, message, "snapshot failed");
+        self.notice(snapshot, true, reason, message).await;
+        Ok(())
+    }
+
+    async fn notice(&self, snapshot: &EraSnapshot, warning: bool, reason: Reason, message: &str) {
+        let notice = Notice { warning, reason, message: message.to_owned(), action: "Snapshot" };
+        self.cluster.notice_snapshot(snapshot, &notice).await;
+    }
+
+    fn tracked(&self) -> Result<&Tracked, SnapshotError> {
+        self.tracked.ok_or_else(|| {
+            SnapshotError::Boundary(StackError {
+                hope: Hope::Later,
+                reason: Reason::NotAttached,
+                message: "era is not in the volume's data path".to_owned(),
+            })
+        })
+    }
+}
+
+/// How many blocks the volume had at the boundary.
+fn blocks(snapshot: &EraSnapshot) -> u64 {
+    let status = snapshot.status.as_ref();
+    let size = status.and_then(|status| status.size_bytes).unwrap_or_default();
+    let block = status.and_then(|status| status.block_size_bytes).unwrap_or(1);
+    size.div_ceil(block.max(1))
+}
+
+fn cluster(
+    step: &'static str,
+) -> impl FnOnce(crate::agent::cluster::ClusterError) -> SnapshotError {
+    move |source| SnapshotError::Cluster { step, source }
+}

@@ -1,0 +1,159 @@
+//! The machine's stacks as the agent needs them: a narrow trait over `eratrack_dm::Host`, in the words of the API.
+//!
+//! Everything here blocks; it is called from blocking tasks only, one operation of a volume at a time.
+
+use eratrack_api::{Device, Granularity, Reason};
+use eratrack_model::units::DevNo;
+use eratrack_model::{Era, Run};
+use k8s_openapi::jiff::Timestamp;
+
+/// A volume with era in its data path, by its durable record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tracked {
+    /// The chain, a uuid.
+    pub(crate) chain: String,
+    /// The volume's own device.
+    pub(crate) number: DevNo,
+    /// The same, for people.
+    pub(crate) device: Device,
+    /// What is in force.
+    pub(crate) granularity: Granularity,
+    /// The size of the device.
+    pub(crate) size_bytes: u64,
+}
+
+/// What is wanted on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The PersistentVolume's uid, which names the stack.
+    pub(crate) volume_uid: String,
+    /// The device beneath the mounts.
+    pub(crate) device: DevNo,
+    /// The size of a block.
+    pub(crate) granularity: Granularity,
+}
+
+/// Whether the device's live table is still ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Liveness {
+    /// It is.
+    Intact,
+    /// Somebody loaded another one; writes since then are unseen.
+    Reloaded {
+        /// The size that the device has now.
+        size_bytes: Option<u64>,
+    },
+    /// The device is not there any more.
+    Gone,
+    /// The record is of an earlier boot.
+    Rebooted,
+}
+
+/// What era says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// It records.
+    Good {
+        /// The current era.
+        era: Era,
+        /// Metadata in use.
+        used_bytes: u64,
+        /// Size of the metadata.
+        total_bytes: u64,
+    },
+    /// Its metadata failed: writes fail with it, so it must come out at once.
+    Failed,
+}
+
+/// A boundary that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Boundary {
+    /// The first era after it.
+    pub(crate) era: Era,
+    /// Everything acknowledged before this time was written in an earlier era.
+    pub(crate) time: Timestamp,
+}
+
+/// What was written since an era.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// The blocks, ascending and apart.
+    pub(crate) runs: Vec<Run>,
+    /// How many blocks the kernel marked; `runs` may hold more, never fewer.
+    pub(crate) marked_blocks: u64,
+}
+
+/// A stack that was on the machine when the agent came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The PersistentVolume's uid.
+    pub(crate) volume_uid: String,
+    /// What became of it.
+    pub(crate) state: FoundState,
+}
+
+/// What became of a stack that was on the machine when the agent came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FoundState {
+    /// It is in place, and its chain goes on.
+    Present(Tracked),
+    /// It is gone, and why its chain ended, if it had begun and its end was not wished for.
+    Ended(Option<Reason>),
+    /// It could not be cleared up yet.
+    Stuck(String),
+}
+
+/// What can be hoped for after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hope {
+    /// It may pass within moments.
+    Soon,
+    /// Something about the machine must change first.
+    Later,
+    /// The chain is broken: era must come out and be put in again.
+    Broken,
+}
+
+/// A step that the machine refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct StackError {
+    /// What can be hoped for.
+    pub(crate) hope: Hope,
+    /// The reason of the conditions.
+    pub(crate) reason: Reason,
+    /// What, of which device, and what helps.
+    pub(crate) message: String,
+}
+
+/// The stacks of one machine. A stack is named by its PersistentVolume's uid.
+pub(crate) trait Stacks: Send + Sync + 'static {
+    /// Finishes, undoes or adopts what is there. Once, before anything else.
+    fn recover(&self) -> Result<Vec<Found>, StackError>;
+
+    /// Puts era in, or finds it in. The flag is true when this call began a new chain.
+    fn attach(&self, wanted: &Wanted) -> Result<(Tracked, bool), StackError>;
+
+    /// One cheap look at the device's live table.
+    fn liveness(&self, volume_uid: &str) -> Result<Liveness, StackError>;
+
+    /// Asks era; costs a commit of its metadata.
+    fn health(&self, volume_uid: &str) -> Result<Health, StackError>;
+
+    /// Ends the era and waits for what is in flight.
+    fn boundary(&self, volume_uid: &str) -> Result<Boundary, StackError>;
+
+    /// Reads what was written in `since` or later.
+    fn changes(&self, volume_uid: &str, since: Era) -> Result<Changes, StackError>;
+
+    /// Gives the device its own table back, and removes what is ours. Where the device went on without us or is gone,
+    /// only our remains are removed and nothing is written. No stack is as good.
+    fn detach(&self, volume_uid: &str) -> Result<(), StackError>;
+}
+
+impl StackError {
+    /// Something that no step accounts for.
+    pub(crate) fn unforeseen(message: String) -> Self {
+        Self { hope: Hope::Soon, reason: Reason::OperationFailed, message }
+    }
+}

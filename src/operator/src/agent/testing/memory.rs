@@ -1,0 +1,282 @@
+//! A cluster and a machine in memory. The process under test can be killed at any of its effects; what it does
+//! afterwards has none.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use eratrack_api::{
+    ChangedBlockSlice, ConditionType, EraSnapshot, EraSnapshotStatus, EraVolume, EraVolumeStatus,
+    condition,
+};
+use eratrack_model::extents::RunList;
+use eratrack_model::{Era, Run};
+use k8s_openapi::api::core::v1::PersistentVolume;
+
+use super::{at, tracked};
+use crate::agent::cluster::{Cluster, ClusterError, Key, Notice};
+use crate::agent::stacks::{
+    Boundary, Changes, Found, Health, Liveness, StackError, Stacks, Tracked, Wanted,
+};
+
+/// When the process dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kill {
+    /// Just before its n-th effect.
+    Before(usize),
+    /// Just after its n-th effect, of which it never hears.
+    After(usize),
+}
+
+/// Everything.
+#[derive(Default)]
+pub(crate) struct Memory(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    kill: Option<Kill>,
+    effects: usize,
+    dead: bool,
+    snapshots: BTreeMap<Key, EraSnapshot>,
+    slices: BTreeMap<Key, ChangedBlockSlice>,
+    /// Every block written, in order.
+    log: Vec<u64>,
+    /// How long the log was when an era began.
+    began: BTreeMap<u32, usize>,
+    /// The last era of each block that was written.
+    blocks: BTreeMap<u64, u32>,
+    era: u32,
+    /// What a quota answers.
+    quota: bool,
+}
+
+impl Memory {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new process begins, which will be killed then.
+    pub(crate) fn start(&self, kill: Option<Kill>) {
+        let mut inner = self.inner();
+        (inner.kill, inner.effects, inner.dead) = (kill, 0, false);
+    }
+
+    /// Whether the process was killed.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.inner().dead
+    }
+
+    /// From now on no slice is admitted.
+    pub(crate) fn refuse_slices(&self) {
+        self.inner().quota = true;
+    }
+
+    /// An application writes blocks.
+    pub(crate) fn write(&self, blocks: impl IntoIterator<Item = u64>) {
+        let mut inner = self.inner();
+        for block in blocks {
+            let era = inner.era;
+            inner.log.push(block);
+            inner.blocks.insert(block, era);
+        }
+    }
+
+    /// Somebody creates or changes a snapshot.
+    pub(crate) fn put(&self, snapshot: EraSnapshot) {
+        self.inner().snapshots.insert(Key::of(&snapshot), snapshot);
+    }
+
+    /// The snapshot as the API server has it.
+    pub(crate) fn get(&self, name: &str) -> EraSnapshot {
+        let key = Key { namespace: "apps".to_owned(), name: name.to_owned() };
+        self.inner().snapshots.get(&key).cloned().expect("the snapshot")
+    }
+
+    /// The blocks that a reader finds in the slices of a complete snapshot, after all the checks it makes.
+    pub(crate) fn listed(&self, name: &str) -> RunList {
+        let snapshot = self.get(name);
+        let promised = snapshot.status.and_then(|status| status.slices).expect("a summary");
+        let inner = self.inner();
+        let texts: Vec<&str> = (0..promised.count)
+            .map(|index| {
+                let name = eratrack_api::names::slice_name(name, index);
+                let slice =
+                    inner.slices.get(&Key { namespace: "apps".to_owned(), name }).expect("a slice");
+                assert_eq!(Some(&slice.spec.snapshot.uid), snapshot.metadata.uid.as_ref());
+                assert_eq!(slice.spec.count, promised.count);
+                slice.spec.ranges.as_str()
+            })
+            .collect();
+        assert_eq!(eratrack_api::changed_block_slice::summary(texts.iter().copied()), promised);
+        texts.join(",").parse().expect("ranges")
+    }
+
+    /// The blocks that were truly written from the beginning of one era to that of another.
+    pub(crate) fn written(&self, since: u32, until: u32) -> Vec<u64> {
+        let inner = self.inner();
+        inner.log[inner.began[&since]..inner.began[&until]].to_vec()
+    }
+
+    /// How many slices there are.
+    pub(crate) fn slices(&self) -> usize {
+        self.inner().slices.len()
+    }
+
+    fn effect<T>(&self, what: &str, act: impl FnOnce(&mut Inner) -> T) -> Result<T, ClusterError> {
+        let killed = || ClusterError::Timeout { what: what.to_owned(), seconds: 0 };
+        let mut inner = self.inner();
+        if inner.dead || inner.kill == Some(Kill::Before(inner.effects)) {
+            inner.dead = true;
+            return Err(killed());
+        }
+        let done = act(&mut inner);
+        if inner.kill == Some(Kill::After(inner.effects)) {
+            inner.dead = true;
+            return Err(killed());
+        }
+        inner.effects += 1;
+        Ok(done)
+    }
+}
+
+fn machine(_: ClusterError) -> StackError {
+    StackError::unforeseen("killed".to_owned())
+}
+
+impl Stacks for Memory {
+    fn recover(&self) -> Result<Vec<Found>, StackError> {
+        Ok(Vec::new())
+    }
+
+    fn attach(&self, _: &Wanted) -> Result<(Tracked, bool), StackError> {
+        self.effect("attach", |inner| {
+            inner.era = 1;
+            (tracked(), true)
+        })
+        .map_err(machine)
+    }
+
+    fn liveness(&self, _: &str) -> Result<Liveness, StackError> {
+        Ok(Liveness::Intact)
+    }
+
+    fn health(&self, _: &str) -> Result<Health, StackError> {
+        Ok(Health::Good { era: Era(self.inner().era), used_bytes: 4096, total_bytes: 1 << 20 })
+    }
+
+    fn boundary(&self, _: &str) -> Result<Boundary, StackError> {
+        self.effect("boundary", |inner| {
+            inner.era += 1;
+            let (era, length) = (inner.era, inner.log.len());
+            inner.began.insert(era, length);
+            Boundary { era: Era(era), time: at(20) }
+        })
+        .map_err(machine)
+    }
+
+    fn changes(&self, _: &str, since: Era) -> Result<Changes, StackError> {
+        self.effect("changes", |inner| {
+            let changed = inner.blocks.iter().filter(|(_, era)| **era >= since.0);
+            let runs: Vec<Run> =
+                changed.map(|(&block, _)| Run { first: block, last: block }).collect();
+            Changes { marked_blocks: runs.len() as u64, runs }
+        })
+        .map_err(machine)
+    }
+
+    fn detach(&self, _: &str) -> Result<(), StackError> {
+        self.effect("detach", |_| ()).map_err(machine)
+    }
+}
+
+impl Cluster for Memory {
+    async fn volume(&self, _: &Key) -> Result<Option<EraVolume>, ClusterError> {
+        Ok(Some(super::era_volume()))
+    }
+
+    async fn volumes(&self) -> Result<Vec<EraVolume>, ClusterError> {
+        Ok(vec![super::era_volume()])
+    }
+
+    async fn persistent_volume(&self, _: &str) -> Result<Option<PersistentVolume>, ClusterError> {
+        Ok(None)
+    }
+
+    async fn snapshot(&self, key: &Key) -> Result<Option<EraSnapshot>, ClusterError> {
+        Ok(self.inner().snapshots.get(key).cloned())
+    }
+
+    async fn snapshots_of(&self, claim: &Key) -> Result<Vec<EraSnapshot>, ClusterError> {
+        let inner = self.inner();
+        let of_claim = inner.snapshots.values().filter(|it| it.spec.claim_name == claim.name);
+        Ok(of_claim.cloned().collect())
+    }
+
+    async fn write_volume(
+        &self,
+        volume: &EraVolume,
+        status: &EraVolumeStatus,
+    ) -> Result<EraVolume, ClusterError> {
+        Ok(EraVolume { status: Some(status.clone()), ..volume.clone() })
+    }
+
+    async fn write_snapshot(
+        &self,
+        snapshot: &EraSnapshot,
+        status: &EraSnapshotStatus,
+    ) -> Result<EraSnapshot, ClusterError> {
+        let key = Key::of(snapshot);
+        let what = key.to_string();
+        self.effect(&what.clone(), |inner| {
+            let Some(there) = inner.snapshots.get_mut(&key) else {
+                return Err(ClusterError::Gone { what });
+            };
+            rules(there.status.as_ref(), status)
+                .map_err(|message| ClusterError::Rejected { what, message })?;
+            there.status = Some(status.clone());
+            Ok(there.clone())
+        })?
+    }
+
+    async fn slice(&self, key: &Key) -> Result<Option<ChangedBlockSlice>, ClusterError> {
+        Ok(self.inner().slices.get(key).cloned())
+    }
+
+    async fn create_slice(&self, slice: &ChangedBlockSlice) -> Result<(), ClusterError> {
+        let key = Key::of(slice);
+        let what = key.to_string();
+        self.effect(&what.clone(), |inner| {
+            if inner.quota {
+                let message = "exceeded quota: lists".to_owned();
+                return Err(ClusterError::Quota { what, message });
+            }
+            if inner.slices.contains_key(&key) {
+                return Err(ClusterError::Exists { what });
+            }
+            inner.slices.insert(key, slice.clone());
+            Ok(())
+        })?
+    }
+
+    async fn delete_slice(&self, slice: &ChangedBlockSlice) -> Result<(), ClusterError> {
+        self.effect("delete", |inner| inner.slices.remove(&Key::of(slice))).map(drop)
+    }
+
+    async fn notice_volume(&self, _: &EraVolume, _: &Notice) {}
+
+    async fn notice_snapshot(&self, _: &EraSnapshot, _: &Notice) {}
+}
+
+/// The schema's rules about transitions, as far as the agent could break them.
+fn rules(old: Option<&EraSnapshotStatus>, new: &EraSnapshotStatus) -> Result<(), String> {
+    let Some(old) = old else { return Ok(()) };
+    if condition::is_true(&old.conditions, ConditionType::Failed) && old != new {
+        return Err("a failed snapshot stays failed".to_owned());
+    }
+    if old.era.is_some() && (old.era != new.era || old.chain_id != new.chain_id) {
+        return Err("era, chainID and nodeName of a boundary never change".to_owned());
+    }
+    if old.since_era.is_some() && new.since_era > old.since_era {
+        return Err("a delta may only reach further back".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! What tests have in common: objects, and a cluster and a machine in memory.
+
+pub(crate) mod memory;
+
+use eratrack_api::{Device, EraSnapshot, EraVolume, Granularity};
+use eratrack_model::units::DevNo;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::stacks::Tracked;
+
+/// A chain.
+pub(crate) const CHAIN: &str = "44444444-4444-4444-8444-444444444444";
+/// The uid of the PersistentVolume of claim `apps/data`.
+pub(crate) const VOLUME_UID: &str = "22222222-2222-4222-8222-222222222222";
+/// The uid of claim `apps/data`.
+pub(crate) const CLAIM_UID: &str = "11111111-1111-4111-8111-111111111111";
+
+/// So many seconds after every object's creation.
+pub(crate) fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).expect("a time")
+}
+
+/// An `EraSnapshot` of claim `apps/data`, created at second 0.
+pub(crate) fn snapshot(name: &str, status: &Value) -> EraSnapshot {
+    serde_json::from_value(json!({
+        "apiVersion": "eratrack.dev/v1alpha1", "kind": "EraSnapshot",
+        "metadata": {"name": name, "namespace": "apps", "uid": format!("uid-of-{name}"), "generation": 1,
+            "creationTimestamp": at(0).to_string()},
+        "spec": {"claimName": "data", "deadlineSeconds": 600},
+        "status": status,
+    }))
+    .expect("an EraSnapshot")
+}
+
+/// The `EraVolume` of claim `apps/data`.
+pub(crate) fn era_volume() -> EraVolume {
+    serde_json::from_value(json!({
+        "apiVersion": "eratrack.dev/v1alpha1", "kind": "EraVolume",
+        "metadata": {"name": "data", "namespace": "apps", "uid": "33333333-3333-4333-8333-333333333333", "generation": 1},
+        "spec": {
+            "claim": {"name": "data", "uid": CLAIM_UID},
+            "volume": {"name": "pv-a", "uid": VOLUME_UID},
+            "nodeName": "node1", "granularity": "256Ki",
+        },
+    }))
+    .expect("an EraVolume")
+}
+
+/// The stack of that volume: a device of 1000 blocks, the last of them cut short.
+pub(crate) fn tracked() -> Tracked {
+    Tracked {
+        chain: CHAIN.to_owned(),
+        number: DevNo { major: 253, minor: 3 },
+        device: Device {
+            name: Some("vg-data".to_owned()),
+            number: Some("253:3".to_owned()),
+            uuid: None,
+        },
+        granularity: Granularity::default(),
+        size_bytes: 1000 * 262_144 - 4096,
+    }
+}

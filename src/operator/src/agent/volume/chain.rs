@@ -1,0 +1,146 @@
+//! Why a chain began. Pure.
+
+use eratrack_api::{Chain, ConditionType, EraVolumeStatus, Reason, Time, condition};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::agent::stacks::Tracked;
+
+/// What the agent knows about how the last chain ended, best first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Evidence {
+    /// The agent saw it end.
+    pub(crate) seen: Option<Reason>,
+    /// A snapshot of the last chain was made on another node.
+    pub(crate) other_node: bool,
+}
+
+/// The chain that the record names, with its beginning.
+pub(crate) fn of(
+    tracked: &Tracked,
+    before: &EraVolumeStatus,
+    evidence: Evidence,
+    now: Timestamp,
+) -> Chain {
+    match &before.chain {
+        Some(chain) if chain.id == tracked.chain => chain.clone(),
+        last => Chain {
+            id: tracked.chain.clone(),
+            start_time: Time(now),
+            start_reason: start(tracked, before, last.is_some(), evidence).as_str().to_owned(),
+        },
+    }
+}
+
+fn start(tracked: &Tracked, before: &EraVolumeStatus, had_one: bool, evidence: Evidence) -> Reason {
+    if let Some(seen) = evidence.seen {
+        return seen;
+    }
+    if evidence.other_node {
+        return Reason::NodeChanged;
+    }
+    if let Some(said) = broken_for(before) {
+        return said;
+    }
+    if !had_one {
+        return Reason::NoBaseline;
+    }
+    if before.granularity.is_some_and(|granularity| granularity != tracked.granularity) {
+        return Reason::GranularityChanged;
+    }
+    if before.size_bytes.is_some_and(|size| size != tracked.size_bytes) {
+        return Reason::Resized;
+    }
+    Reason::Reattached
+}
+
+/// Why the last chain ended, if an earlier process wrote it down before it could begin the next.
+pub(crate) fn broken_for(status: &EraVolumeStatus) -> Option<Reason> {
+    if status.chain.is_some() {
+        return None;
+    }
+    condition::find(&status.conditions, ConditionType::TrackingIntact)
+        .filter(|intact| !intact.is_true())
+        .and_then(|intact| intact.known_reason())
+        .filter(|reason| ends_chain(*reason))
+}
+
+/// Whether the reason is one for which a chain ends.
+fn ends_chain(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::NodeRebooted
+            | Reason::NodeChanged
+            | Reason::TableReloaded
+            | Reason::Resized
+            | Reason::GranularityChanged
+            | Reason::Reattached
+            | Reason::MetadataLost
+            | Reason::MetadataFull
+            | Reason::MetadataError
+            | Reason::RecordMismatch
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::testing::{CHAIN, at, tracked};
+    use eratrack_api::{Condition, Granularity};
+
+    fn chain(id: &str) -> Chain {
+        Chain { id: id.into(), start_time: Time(at(1)), start_reason: "NodeRebooted".into() }
+    }
+
+    fn begun(before: &EraVolumeStatus, evidence: Evidence) -> String {
+        of(&tracked(), before, evidence, at(9)).start_reason
+    }
+
+    #[test]
+    fn an_adopted_chain_keeps_its_beginning() {
+        let before = EraVolumeStatus { chain: Some(chain(CHAIN)), ..EraVolumeStatus::default() };
+        let evidence = Evidence { seen: Some(Reason::TableReloaded), other_node: true };
+        assert_eq!(of(&tracked(), &before, evidence, at(9)), chain(CHAIN));
+    }
+
+    #[test]
+    fn what_was_seen_counts_most() {
+        let before = EraVolumeStatus { chain: Some(chain("x")), ..EraVolumeStatus::default() };
+        let seen = Evidence { seen: Some(Reason::MetadataFull), other_node: false };
+        assert_eq!(begun(&before, seen), "MetadataFull");
+        let moved = Evidence { seen: None, other_node: true };
+        assert_eq!(begun(&before, moved), "NodeChanged");
+    }
+
+    #[test]
+    fn what_was_written_counts_next() {
+        let said = |reason| EraVolumeStatus {
+            conditions: vec![Condition::new(
+                ConditionType::TrackingIntact,
+                false,
+                reason,
+                "",
+                Time(at(1)),
+            )],
+            ..EraVolumeStatus::default()
+        };
+        assert_eq!(begun(&said(Reason::TableReloaded), Evidence::default()), "TableReloaded");
+        assert_eq!(begun(&said(Reason::NotInUse), Evidence::default()), "NoBaseline");
+        assert_eq!(begun(&EraVolumeStatus::default(), Evidence::default()), "NoBaseline");
+    }
+
+    #[test]
+    fn else_it_is_told_from_what_differs() {
+        let before = EraVolumeStatus {
+            chain: Some(chain("x")),
+            granularity: Some(tracked().granularity),
+            size_bytes: Some(tracked().size_bytes),
+            ..EraVolumeStatus::default()
+        };
+        assert_eq!(begun(&before, Evidence::default()), "Reattached");
+        let finer =
+            EraVolumeStatus { granularity: Granularity::from_bytes(4096), ..before.clone() };
+        assert_eq!(begun(&finer, Evidence::default()), "GranularityChanged");
+        let smaller = EraVolumeStatus { size_bytes: Some(4096), ..before };
+        assert_eq!(begun(&smaller, Evidence::default()), "Resized");
+    }
+}

@@ -1,0 +1,17 @@
+//! One tracked volume: a worker of its own, which does one thing at a time.
+//!
+//! - `chain`, `status`: what is said of it (pure)
+//! - `worker`: the loop
+//! - `attach`, `guard`, `snapshots`: the worker's steps
+//! - `retry`: when to try again (pure)
+
+mod attach;
+mod chain;
+mod guard;
+mod retry;
+mod snapshots;
+mod status;
+mod worker;
+
+pub(crate) use status::State;
+pub(crate) use worker::{Context, Worker};

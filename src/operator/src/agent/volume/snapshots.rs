@@ -1,0 +1,174 @@
+//! The worker's step that carries the volume's snapshots on, one after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eratrack_api::{EraSnapshot, EraVolume, Reason};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use tokio::time::Instant;
+
+use super::worker::{Stack, Worker, last_snapshot};
+use crate::agent::cluster::{Cluster, Key};
+use crate::agent::discover::Node;
+use crate::agent::snapshot::base::base_of;
+use crate::agent::snapshot::run::{Outcome, Procedure};
+use crate::agent::snapshot::step;
+use crate::agent::stacks::Stacks;
+
+impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
+    /// Carries on what waits, when there is news or it is time; true when something may have changed for the volume.
+    pub(super) async fn snapshots_if_due(&mut self, volume: &EraVolume) -> bool {
+        match self.snapshots_due {
+            Some(due) if Instant::now() >= due => self.snapshots_due = None,
+            Some(due) => {
+                self.by(due);
+                return false;
+            }
+            None => return false,
+        }
+        let all = self.of_claim(volume);
+        self.last_boundary = self.last_boundary.max(latest_boundary(&all));
+        let rebased = self.note_base(&all);
+        let waiting = waiting(&all);
+        let any = !waiting.is_empty();
+        for snapshot in waiting {
+            if !self.carry_on(volume, &snapshot).await {
+                break;
+            }
+        }
+        if let Some(due) = self.snapshots_due {
+            self.by(due);
+        }
+        any || rebased
+    }
+
+    fn of_claim(&self, volume: &EraVolume) -> Vec<Arc<EraSnapshot>> {
+        let (namespace, claim) = (volume.namespace(), &volume.spec.claim.name);
+        self.context.snapshots.state_filter(|snapshot| {
+            snapshot.namespace() == namespace && snapshot.spec.claim_name == *claim
+        })
+    }
+
+    /// Whether the next one can go on after this one.
+    async fn carry_on(&mut self, volume: &EraVolume, snapshot: &EraSnapshot) -> bool {
+        let started = Instant::now();
+        match self.procedure(volume).advance(&Key::of(snapshot)).await {
+            Outcome::Completed(complete) => {
+                self.completed(&complete, started.elapsed()).await;
+                true
+            }
+            Outcome::Settled => true,
+            Outcome::Waiting(None) => {
+                let late = step::deadline(snapshot).map(|late| self.instant(late));
+                self.due(late.unwrap_or_else(Instant::now));
+                true
+            }
+            Outcome::Waiting(Some(until)) => {
+                let until = self.instant(until);
+                self.due(until);
+                false
+            }
+            Outcome::Broken(reason) => {
+                self.end_chain(reason, Duration::ZERO).await;
+                false
+            }
+        }
+    }
+
+    fn procedure<'a>(&'a self, volume: &'a EraVolume) -> Procedure<'a, C, S> {
+        let present = match &self.stack {
+            Stack::Present(present) => Some(present),
+            Stack::Absent(_) | Stack::Doomed { .. } => None,
+        };
+        Procedure {
+            cluster: &self.context.cluster,
+            operations: &self.operations,
+            volume,
+            tracked: present.map(|present| &present.tracked),
+            full_reason: present.map_or(Reason::NoBaseline, |present| {
+                // A chain that had a snapshot which is gone now has no baseline any more, however it began.
+                match &present.facts.last_snapshot {
+                    Some(_) => Reason::NoBaseline,
+                    None => Reason::parse(&present.facts.chain.start_reason)
+                        .unwrap_or(Reason::NoBaseline),
+                }
+            }),
+            last_boundary: self.last_boundary,
+            node: &self.context.node_name,
+            boundaries: self.context.boundaries.clone(),
+            now: self.context.now,
+        }
+    }
+
+    async fn completed(&mut self, snapshot: &EraSnapshot, took: Duration) {
+        let status = snapshot.status.as_ref();
+        let time = status.and_then(|status| status.boundary_time.as_ref()).map(|time| time.0);
+        self.last_boundary = self.last_boundary.max(time);
+        self.context.metrics.snapshot(&self.key, time, took);
+        // The boundary has cost a commit anyway: what era says of itself now is said in the status.
+        if let Stack::Present(present) = &mut self.stack {
+            present.facts.metadata = None;
+        }
+        self.ask_health().await;
+        if let Stack::Present(present) = &mut self.stack {
+            present.facts.era = status.and_then(|status| status.era);
+            present.facts.last_snapshot = last_snapshot(snapshot);
+        }
+    }
+
+    /// The chain's base may have been deleted, or completed by an earlier process that could not say so any more.
+    fn note_base(&mut self, all: &[Arc<EraSnapshot>]) -> bool {
+        let uid = self.operations.volume_uid().to_owned();
+        let Stack::Present(present) = &mut self.stack else { return false };
+        let all: Vec<EraSnapshot> = all.iter().map(|snapshot| (**snapshot).clone()).collect();
+        let base = base_of(&all, &uid, &present.tracked.chain);
+        let base = base
+            .and_then(|base| all.iter().find(|it| it.uid().as_ref() == Some(&base.snapshot.uid)));
+        let last = base.and_then(last_snapshot);
+        let newer =
+            last.as_ref().map(|it| it.era) >= present.facts.last_snapshot.as_ref().map(|it| it.era);
+        // The watch may lag behind what this worker completed itself; only the time it takes to catch up hides a
+        // deletion, and the base of a delta is read from the API server anyway.
+        let known = present.facts.last_snapshot.as_ref();
+        let gone =
+            known.is_some_and(|known| !all.iter().any(|it| it.uid().as_ref() == Some(&known.uid)));
+        if present.facts.last_snapshot == last || !(newer || gone) {
+            return false;
+        }
+        present.facts.era = present.facts.era.max(last.as_ref().map(|it| it.era));
+        present.facts.last_snapshot = last;
+        true
+    }
+
+    fn due(&mut self, then: Instant) {
+        self.snapshots_due = Some(self.snapshots_due.map_or(then, |due| due.min(then)));
+    }
+}
+
+/// Those that are not settled: boundaries that were made first, then by age.
+fn waiting(all: &[Arc<EraSnapshot>]) -> Vec<Arc<EraSnapshot>> {
+    let mut waiting: Vec<_> = all
+        .iter()
+        .filter(|snapshot| {
+            !step::is_settled(snapshot) && snapshot.metadata.deletion_timestamp.is_none()
+        })
+        .cloned()
+        .collect();
+    waiting.sort_by_key(|snapshot| {
+        let made = step::recorded(snapshot).map(|(_, recorded)| recorded.era);
+        (
+            made.is_none(),
+            made,
+            snapshot.creation_timestamp().map(|time| time.0),
+            snapshot.name_any(),
+        )
+    });
+    waiting
+}
+
+fn latest_boundary(all: &[Arc<EraSnapshot>]) -> Option<Timestamp> {
+    all.iter()
+        .filter_map(|snapshot| Some(snapshot.status.as_ref()?.boundary_time.as_ref()?.0))
+        .max()
+}
