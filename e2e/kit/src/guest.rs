@@ -42,6 +42,9 @@ pub struct Dir(PathBuf);
 
 impl Dir {
     /// A new directory below `/run/kit`, in memory.
+    ///
+    /// # Panics
+    /// If it cannot be made.
     pub fn new(prefix: &str) -> Self {
         let path = Path::new(DIR).join(unique(prefix));
         fs::create_dir_all(&path).expect("/run is writable in a guest");

@@ -156,7 +156,7 @@ fn loaded_tables_wait(suite: &Suite<'_>) {
     suite.dm.swap(dev).unwrap();
     assert_eq!((suite.live(dev), suite.inactive(dev)), (Some(table), None));
     let info = suite.info(dev);
-    assert!(info.live && !info.inactive && !info.suspended && !info.read_only);
+    assert!(info.live && !info.inactive && !info.suspended && info.access == Access::ReadWrite);
     suite.dm.remove(dev).unwrap();
 }
 
@@ -233,7 +233,7 @@ fn read_only_is_shown(suite: &Suite<'_>) {
     let table = linear(suite.disks.disk(LENGTH), LENGTH);
     suite.dm.load(dev, &table, Access::ReadOnly).unwrap();
     suite.dm.swap(dev).unwrap();
-    assert!(suite.info(dev).read_only);
+    assert_eq!(suite.info(dev).access, Access::ReadOnly);
     suite.dm.remove(dev).unwrap();
 }
 
@@ -264,7 +264,7 @@ fn stacks_go_in_and_out(suite: &Suite<'_>) {
     let x = suite.active("x", &original);
     let base = suite.active("x-base", &original);
     let era = suite.active("x-era", &era_table(LENGTH, metadata, base, Granularity::MIN));
-    let above = live_table(&original, era);
+    let above = live_table(&original, era, Sectors(0));
     suite.dm.load(x, &above, Access::ReadWrite).unwrap();
     suite.dm.swap(x).unwrap();
     let (before, _) = suite.status(era);

@@ -58,7 +58,7 @@ pub struct StepError {
     pub step: Box<Step>,
     /// What went wrong.
     #[source]
-    pub source: StepErrorKind,
+    pub source: Box<StepErrorKind>,
 }
 
 /// What went wrong in a step.
@@ -139,7 +139,7 @@ impl<S: Surroundings> Executor<'_, S> {
                 number: index + 1,
                 of,
                 step: Box::new(step.clone()),
-                source,
+                source: Box::new(source),
             })?;
         }
         Ok(run.outcome)

@@ -2,7 +2,7 @@
 //!
 //! Held from before X's table is read until its swap is verified, so that LVM neither reads our
 //! table as its own nor changes extents in between. LVM unlinks the file when it gives the lock
-//! back (lib/locking/file_locking.c and lib/misc/lvm-flock.c in lvm2), so whoever gets the lock
+//! back (`lib/locking/file_locking.c` and `lib/misc/lvm-flock.c` in lvm2), so whoever gets the lock
 //! checks that the path still names the file that is locked, and opens it again if not.
 
 use std::fs::{self, File, OpenOptions};

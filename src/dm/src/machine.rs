@@ -105,7 +105,13 @@ impl Machine {
         })
     }
 
-    /// Discard requests completed; none if the device does not count.
+    /// Has requests counted from now on: some kernels do not count those of a device-mapper
+    /// device unless told to.
+    pub fn count_requests(&self, dev: DevNo) -> Result<(), MachineError> {
+        write(&self.queue(dev).join("iostats"), "1")
+    }
+
+    /// Discard requests completed; none if the device is not told to count them.
     pub fn discard_count(&self, dev: DevNo) -> Result<Option<u64>, MachineError> {
         let counts = read(&self.queue(dev).join("iostats"))? == "1";
         Ok(if counts { Some(self.counters(dev)?.discards) } else { None })

@@ -112,8 +112,8 @@ pub struct Info {
     pub live: bool,
     /// There is a table in the inactive slot.
     pub inactive: bool,
-    /// The live table is read-only.
-    pub read_only: bool,
+    /// How the live table may be used.
+    pub access: Access,
     /// Mounts, openers and devices above it.
     pub open_count: u32,
 }

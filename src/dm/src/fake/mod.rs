@@ -201,8 +201,8 @@ impl FakeDevice {
 
 impl State {
     fn free_number(&self) -> DevNo {
-        let free = (0..).find(|minor| !self.devices.contains_key(&number(*minor)));
-        number(free.unwrap_or_default())
+        let free = (0..=u32::MAX).find(|minor| !self.devices.contains_key(&number(*minor)));
+        number(free.expect("fewer devices than numbers"))
     }
 
     fn length(&self, dev: DevNo) -> Option<Sectors> {

@@ -80,7 +80,7 @@ impl DeviceMapper for FakeKernel {
                 suspended: device.suspended,
                 live: device.live.is_some(),
                 inactive: device.inactive.is_some(),
-                read_only: matches!(device.live, Some((_, Access::ReadOnly))),
+                access: device.live.as_ref().map_or(Access::ReadWrite, |(_, access)| *access),
                 open_count: state.open_count(*number),
             })
         })

@@ -49,7 +49,7 @@ impl Scene {
             live: table(Slot::Live),
             inactive: table(Slot::Inactive),
             suspended: info.suspended,
-            read_only: info.read_only,
+            read_only: info.access == Access::ReadOnly,
             open_count: info.open_count,
             name: info.name,
             uuid: info.uuid,
@@ -271,12 +271,12 @@ fn a_table_that_somebody_loaded_meanwhile_ends_the_run() {
     let theirs: Table = format!("0 {LENGTH} linear {DISK} 4096").parse().unwrap();
     scene.kernel.somebody_loads(scene.x, &theirs, false);
     let error = scene.run(&plan).unwrap_err();
-    assert!(matches!(error.source, StepErrorKind::Changed { .. }), "{error}");
+    assert!(matches!(*error.source, StepErrorKind::Changed { .. }), "{error}");
     assert_eq!(scene.kernel.table(scene.x, Slot::Inactive).unwrap(), Some(theirs.clone()));
     scene.kernel.somebody_loads(scene.x, &theirs, true);
     scene.kernel.clear(scene.x).unwrap();
     let error = scene.run(&plan).unwrap_err();
-    assert!(matches!(error.source, StepErrorKind::Changed { .. }), "{error}");
+    assert!(matches!(*error.source, StepErrorKind::Changed { .. }), "{error}");
     assert_eq!(scene.live(), theirs);
 }
 
@@ -286,7 +286,7 @@ fn a_device_that_somebody_suspended_is_left_alone() {
     let plan = scene.plan(&Scene::tracked(Contents::Fresh));
     scene.kernel.somebody_suspends(scene.x);
     let error = scene.run(&plan).unwrap_err();
-    assert!(matches!(error.source, StepErrorKind::Changed { .. }), "{error}");
+    assert!(matches!(*error.source, StepErrorKind::Changed { .. }), "{error}");
     assert_eq!(scene.kernel.suspended(), [scene.x]);
 }
 

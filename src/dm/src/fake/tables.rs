@@ -57,10 +57,10 @@ impl State {
             return Err(DmErrorKind::Invalid);
         }
         let formatted = self.eras.get(&metadata);
-        match formatted.is_some_and(|era| era.granularity != granularity) {
-            true => Err(DmErrorKind::Invalid),
-            false => Ok(()),
+        if formatted.is_some_and(|era| era.granularity != granularity) {
+            return Err(DmErrorKind::Invalid);
         }
+        Ok(())
     }
 
     fn check_range(

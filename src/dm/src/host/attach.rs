@@ -6,7 +6,7 @@ use eratrack_model::names::{Role, StackId};
 use eratrack_model::plan;
 use eratrack_model::refusal::Refusal;
 use eratrack_model::stack::{Contents, Desired, MetadataArea, Observed, Subject, Tracked, Volume};
-use eratrack_model::table::Target;
+use eratrack_model::table::{Table, Target};
 use eratrack_model::units::{Bytes, DevNo};
 
 use super::{AttachRequest, Attached, Host, HostError, Liveness};
@@ -162,7 +162,7 @@ impl Host {
     /// The device that X-era keeps its metadata on.
     pub(super) fn metadata_device(&self, stack: &StackId) -> Result<DevNo, HostError> {
         let era = self.own(stack, Role::Era)?.and_then(|era| era.live);
-        let targets = era.iter().flat_map(|table| table.segments());
+        let targets = era.iter().flat_map(Table::segments);
         let found = targets.map(|segment| &segment.target).find_map(|target| match target {
             Target::Era { metadata, .. } => Some(*metadata),
             _ => None,

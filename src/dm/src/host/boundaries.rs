@@ -13,7 +13,7 @@ const MOST: usize = 1024;
 pub(super) struct Mark {
     /// The boundary's era.
     pub(super) era: u32,
-    /// X's discard requests completed before it; none when nobody counts them.
+    /// X-era's discard requests completed before it; none when nobody counts them.
     pub(super) discards: Option<u64>,
 }
 

@@ -67,7 +67,7 @@ impl Host {
     fn working(&self, record: &Record) -> Result<EraStatus, HostError> {
         match self.status(record)? {
             EraStatus::Error => Err(HostError::EraFailed { stack: record.stack.clone() }),
-            status => Ok(status),
+            working @ EraStatus::Working { .. } => Ok(working),
         }
     }
 
@@ -76,7 +76,7 @@ impl Host {
         Ok(self.dm.message(self.era_device(record)?, "drop_metadata_snap")?)
     }
 
-    fn era_device(&self, record: &Record) -> Result<DevNo, HostError> {
+    pub(super) fn era_device(&self, record: &Record) -> Result<DevNo, HostError> {
         Ok(self.dm.info(&Lookup::Uuid(record.stack.uuid(Role::Era)))?.number)
     }
 
@@ -100,9 +100,10 @@ impl Host {
     }
 
     fn dilation(&self, record: &Record, since: Era) -> Result<u64, HostError> {
-        let now = self.machine.discard_count(record.x)?;
+        let era = self.era_device(record)?;
+        let now = self.machine.discard_count(era)?;
         let history = DiscardHistory {
-            era: self.machine.discards(self.era_device(record)?)?,
+            era: self.machine.discards(era)?,
             may_have_happened: self.discards_since(&record.stack, since, now)?,
         };
         Ok(history.dilation(record.granularity))

@@ -39,10 +39,18 @@ impl Host {
             let what = "the device goes through it; detach it instead".to_owned();
             return Err(HostError::Unexpected { stack: stack.clone(), what });
         }
-        self.say_detaching(record)?;
+        self.say_detaching(record);
         self.execute(&observed, &plan)?;
-        self.remove_files(stack, &observed)?;
-        Ok(if restores { Detached::Restored } else { Detached::RemainsRemoved })
+        match self.remove_files(stack, &observed) {
+            Ok(()) if restores => Ok(Detached::Restored),
+            Ok(()) => Ok(Detached::RemainsRemoved),
+            // What counts is done. Metadata often fails together with the file system it is on.
+            Err(error) if restores => {
+                tracing::warn!(%stack, %error, "files are left; the next attach or start removes them");
+                Ok(Detached::Restored)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// A record that is not understood does not keep a stack from being taken down.
@@ -65,9 +73,9 @@ impl Host {
         }
     }
 
-    fn say_detaching(&self, record: Option<Record>) -> Result<(), HostError> {
+    fn say_detaching(&self, record: Option<Record>) {
         let Some(record) = record.filter(|record| record.phase != Phase::Detaching) else {
-            return Ok(());
+            return;
         };
         self.about_to("write the record: detaching");
         let written = self.store.write_record(&Record { phase: Phase::Detaching, ..record });
@@ -75,7 +83,6 @@ impl Host {
         if let Err(error) = written {
             tracing::warn!(%error, "detaching all the same");
         }
-        Ok(())
     }
 
     fn remove_files(&self, stack: &StackId, observed: &Observed) -> Result<(), HostError> {

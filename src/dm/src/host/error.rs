@@ -92,7 +92,7 @@ impl HostError {
             Self::Refused(refusal) => refusal.reason(),
             Self::Store(store) => store.reason(),
             Self::Sizing(_) => "LimitExceeded",
-            Self::Step(step) => match step.source {
+            Self::Step(step) => match *step.source {
                 StepErrorKind::Lock(_) | StepErrorKind::Changed { .. } => "DeviceBusy",
                 StepErrorKind::EraFailed { .. } => "MetadataError",
                 StepErrorKind::DeviceMapper(_)
@@ -117,7 +117,7 @@ impl HostError {
         match self {
             Self::Refused(refusal) => refusal.is_transient(),
             Self::Step(step) => {
-                matches!(step.source, StepErrorKind::Lock(_) | StepErrorKind::Changed { .. })
+                matches!(*step.source, StepErrorKind::Lock(_) | StepErrorKind::Changed { .. })
             }
             _ => false,
         }

@@ -20,13 +20,12 @@ impl Host {
         let Some(x) = self.locate(record)? else { return Ok(Liveness::Gone) };
         let live = self.dm.table(x, Slot::Live)?;
         let era = self.find(&Lookup::Uuid(record.stack.uuid(Role::Era)))?;
-        let expected = era.map(|era| plan::live_table(&record.original, era.number));
+        let ours = live
+            .as_ref()
+            .zip(era)
+            .is_some_and(|(live, era)| plan::is_live_table(live, &record.original, era.number));
         // LVM never loads ours: the same table on the same device is proof.
-        if x == record.x && live.is_some() && live == expected {
-            Ok(Liveness::Intact)
-        } else {
-            Ok(Liveness::Reloaded { live })
-        }
+        if x == record.x && ours { Ok(Liveness::Intact) } else { Ok(Liveness::Reloaded { live }) }
     }
 
     pub(super) fn require_intact(&self, record: &Record) -> Result<(), HostError> {
@@ -57,7 +56,7 @@ impl Host {
     pub fn boundary(&self, record: &Record) -> Result<Boundary, HostError> {
         self.require_intact(record)?;
         // Before the checkpoint, so that a discard that is under way then counts as later.
-        let discards = self.machine.discard_count(record.x)?;
+        let discards = self.machine.discard_count(self.era_device(record)?)?;
         let observed = self.observe(&record.stack, Some(record.x))?;
         let plan = plan::plan_boundary(&observed)?;
         let outcome = self.execute(&observed, &plan).map_err(|e| self.era_failed(record, e))?;

@@ -95,8 +95,8 @@ impl Host {
         let stack = &observed.stack;
         check::check(plan, observed)
             .map_err(|violation| HostError::Plan { stack: stack.clone(), violation })?;
-        let observer = |_, step: &Step| (self.observer)(Moment::Step(step));
-        let executor = Executor { dm: &*self.dm, surroundings: self, stack, observer: &observer };
+        let tell = |_, step: &Step| (self.observer)(Moment::Step(step));
+        let executor = Executor { dm: &*self.dm, surroundings: self, stack, observer: &tell };
         Ok(executor.run(plan)?)
     }
 }

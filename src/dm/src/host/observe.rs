@@ -3,11 +3,11 @@
 use eratrack_model::discards::DiscardLimits;
 use eratrack_model::names::{Role, StackId};
 use eratrack_model::stack::{Beneath, Device, Kernel, Observed, Subject, Volume};
-use eratrack_model::table::{Table, Target};
-use eratrack_model::units::DevNo;
+use eratrack_model::table::Table;
+use eratrack_model::units::{DevNo, Sectors};
 
 use super::{Host, HostError, Survey};
-use crate::port::{DmError, Info, Lookup, Slot};
+use crate::port::{Access, DmError, Info, Lookup, Slot};
 use crate::record::Record;
 
 impl Host {
@@ -50,7 +50,9 @@ impl Host {
             None => Subject::Gone,
         };
         let thin = match &subject {
-            Subject::Mapped(volume) => volume.device.live.as_ref().is_some_and(is_thin),
+            Subject::Mapped(volume) => {
+                volume.device.live.as_ref().is_some_and(|live| live.thin_pool().is_some())
+            }
             Subject::Gone | Subject::NotDeviceMapper(_) => false,
         };
         Ok(Observed {
@@ -85,13 +87,22 @@ impl Host {
             let uuid = self.find(&(*number).into())?.and_then(|info| info.uuid);
             beneath.push(Beneath { number: *number, uuid });
         }
+        let pool_chunk = self.pool_chunk(&device)?;
         Ok(Subject::Mapped(Volume {
             device,
+            pool_chunk,
             beneath,
             logical_block: self.machine.logical_block(x)?,
             dax: self.machine.dax(x)?,
             zoned: self.machine.zoned(x)?,
         }))
+    }
+
+    /// The chunk of the pool that a thin volume is of.
+    fn pool_chunk(&self, device: &Device) -> Result<Option<Sectors>, HostError> {
+        let pool = device.live.as_ref().and_then(Table::thin_pool);
+        let pool = pool.map(|pool| self.dm.table(pool, Slot::Live)).transpose()?.flatten();
+        Ok(pool.and_then(|pool| pool.thin_chunk()))
     }
 
     pub(super) fn own(&self, stack: &StackId, role: Role) -> Result<Option<Device>, HostError> {
@@ -100,7 +111,7 @@ impl Host {
     }
 
     fn device(&self, info: Info) -> Result<Device, HostError> {
-        let Info { number, name, uuid, suspended, live, inactive, read_only, open_count } = info;
+        let Info { number, name, uuid, suspended, live, inactive, access, open_count } = info;
         // Before its first table a device has no queue to speak of.
         let discards = if live { self.machine.discards(number)? } else { DiscardLimits::default() };
         Ok(Device {
@@ -110,7 +121,7 @@ impl Host {
             live: self.dm.table(number, Slot::Live)?,
             inactive: if inactive { self.dm.table(number, Slot::Inactive)? } else { None },
             suspended: suspended && live,
-            read_only,
+            read_only: access == Access::ReadOnly,
             open_count,
             discards,
         })
@@ -156,8 +167,4 @@ impl Host {
         }
         Ok(None)
     }
-}
-
-fn is_thin(table: &Table) -> bool {
-    table.segments().iter().any(|segment| matches!(segment.target, Target::Thin { .. }))
 }

@@ -34,6 +34,8 @@ impl Surroundings for Host {
     }
 
     fn limit_discards(&self, dev: DevNo, bytes: Bytes) -> Result<Bytes, MachineError> {
+        // Counted from the first one on: lists without discards need no dilation.
+        self.machine.count_requests(dev)?;
         self.machine.limit_discards(dev, bytes)
     }
 

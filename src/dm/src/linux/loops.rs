@@ -216,7 +216,7 @@ const NO_INFO: LoopInfo = LoopInfo {
     init: [0; 2],
 };
 
-/// LOOP_CTL_GET_FREE: the answer is the call's return value.
+/// `LOOP_CTL_GET_FREE`: the answer is the call's return value.
 struct GetFree;
 
 // SAFETY: no pointer is passed, and the output is the returned number alone.

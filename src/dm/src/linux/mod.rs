@@ -225,7 +225,11 @@ impl DeviceMapper for Kernel {
             suspended: flags.contains(DmFlags::DM_SUSPEND),
             live: flags.contains(DmFlags::DM_ACTIVE_PRESENT),
             inactive: flags.contains(DmFlags::DM_INACTIVE_PRESENT),
-            read_only: flags.contains(DmFlags::DM_READONLY),
+            access: if flags.contains(DmFlags::DM_READONLY) {
+                Access::ReadOnly
+            } else {
+                Access::ReadWrite
+            },
             open_count: header.open_count(),
         })
     }

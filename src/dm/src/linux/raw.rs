@@ -148,13 +148,13 @@ pub(super) fn call(control: impl AsFd, call: Call, mut header: Header) -> Result
     Ok(header)
 }
 
-/// `huge_encode_dev` (include/linux/kdev_t.h).
+/// `huge_encode_dev` (`include/linux/kdev_t.h`).
 pub(super) fn encode(dev: DevNo) -> u64 {
     let (major, minor) = (u64::from(dev.major), u64::from(dev.minor));
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
 
-/// `huge_decode_dev` (include/linux/kdev_t.h).
+/// `huge_decode_dev` (`include/linux/kdev_t.h`).
 pub(super) fn decode(encoded: u64) -> DevNo {
     let minor = (encoded & 0xff) | ((encoded >> 12) & 0xf_ff00);
     let major = (encoded & 0xf_ff00) >> 8;
