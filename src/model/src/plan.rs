@@ -19,7 +19,7 @@ use crate::table::Table;
 use crate::units::{Bytes, DevNo, Granularity, Sectors};
 
 pub use eligible::eligible;
-pub use shape::{era_table, live_table};
+pub use shape::{era_table, is_live_table, live_table};
 
 /// A device in a plan: known by number, or by role because the plan itself makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

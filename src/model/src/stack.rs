@@ -52,6 +52,8 @@ pub enum Subject {
 pub struct Volume {
     /// As device mapper has it.
     pub device: Device,
+    /// The chunk of the thin pool that it is a volume of.
+    pub pool_chunk: Option<Sectors>,
     /// Its logical block size.
     pub logical_block: Bytes,
     /// `queue/dax` is 1, or a mount uses DAX.

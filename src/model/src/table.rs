@@ -4,6 +4,7 @@
 //! line, `<start> <length> <target> <parameters>`, in sectors, devices as `major:minor`.
 
 mod parse;
+mod thin;
 
 use std::fmt;
 

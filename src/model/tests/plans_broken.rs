@@ -148,7 +148,7 @@ fn with_new_table(original: &str, new: &str) -> Option<Rule> {
 fn all_of_x_must_lead_to_era_at_the_same_place() {
     let good = "0 131072 linear 253:101 0";
     assert_eq!(with_new_table(THICK, good), None);
-    let thin = "0 8 switch 2 8 0 253:101 0 253:2 0\n8 131064 linear 253:101 8";
+    let thin = "0 128 switch 2 128 0 253:101 0 253:2 0\n128 130944 linear 253:101 128";
     assert_eq!(with_new_table(THIN, thin), None);
     for bad in [
         "0 131072 linear 253:101 8",

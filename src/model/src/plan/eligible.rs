@@ -1,4 +1,4 @@
-use super::{Refusal, shape, situation};
+use super::{Refusal, situation};
 use crate::lvm::LvmUuid;
 use crate::names::DmUuid;
 use crate::refusal::{LEAST_LENGTH, MOST_BLOCKS};
@@ -54,7 +54,7 @@ fn kernel(kernel: Kernel, table: &Table) -> Result<(), Refusal> {
         Err(Refusal::KernelTooOld { found: release })
     } else if !has_era {
         Err(Refusal::TargetMissing { target: "era" })
-    } else if !has_switch && shape::thin_pool(table).is_some() {
+    } else if !has_switch && table.thin_pool().is_some() {
         Err(Refusal::TargetMissing { target: "switch" })
     } else {
         Ok(())

@@ -6,16 +6,22 @@ use crate::stack::Tracked;
 use crate::table::{Place, Table, Target};
 use crate::units::{DevNo, Granularity, Sectors};
 
-/// How much of a thin volume goes through `switch`: the least that stays aligned on every disk.
-const SWITCHED: Sectors = Sectors(8);
+/// How much of a thin volume goes through `switch` where nobody knows the pool's chunk.
+const LEAST_SWITCHED: Sectors = Sectors(8);
 
 /// X's table while it is tracked, given its original one.
 ///
-/// All of X leads to X-era at the same offset. For a thin volume the first 4 KiB do so through
-/// `switch`, whose second path is never taken but keeps the pool among X's direct dependencies,
-/// where LVM looks for it (docs/design/0002-thin-tail.md).
-pub fn live_table(original: &Table, era: DevNo) -> Table {
-    over_era(original, era, |number| number)
+/// All of X leads to X-era at the same offset. For a thin volume the first `switched` sectors do
+/// so through `switch`, whose second path is never taken but keeps the pool among X's direct
+/// dependencies, where LVM looks for it (docs/design/0002-thin-tail.md).
+pub fn live_table(original: &Table, era: DevNo, switched: Sectors) -> Table {
+    over_era(original, era, |number| number, switched)
+}
+
+/// Whether a table is X's while it is tracked, however much of it goes through `switch`.
+pub fn is_live_table(live: &Table, original: &Table, era: DevNo) -> bool {
+    let switched = live.segments().first().map_or(Sectors(0), |segment| segment.length);
+    *live == live_table(original, era, switched)
 }
 
 /// X-era's table.
@@ -24,8 +30,12 @@ pub fn era_table(length: Sectors, metadata: DevNo, base: DevNo, granularity: Gra
     Table::in_sequence([(length, Target::Era { metadata, origin: base, granularity })])
 }
 
-pub(super) fn planned_live(original: &Table) -> PlannedTable {
-    over_era(original, DeviceRef::Own(Role::Era), DeviceRef::Number)
+/// The table to give X. What goes through `switch` is a whole chunk of the pool: the kernel
+/// takes what is aligned in X from the offsets beneath it (`blk_stack_limits`), and X would
+/// pass discards on that the pool ignores.
+pub(super) fn planned_live(original: &Table, pool_chunk: Option<Sectors>) -> PlannedTable {
+    let switched = pool_chunk.unwrap_or(LEAST_SWITCHED);
+    over_era(original, DeviceRef::Own(Role::Era), DeviceRef::Number, switched)
 }
 
 pub(super) fn planned_era(length: Sectors, wanted: &Tracked) -> PlannedTable {
@@ -45,23 +55,20 @@ pub(super) fn planned(table: &Table) -> PlannedTable {
     }
 }
 
-/// The thin pool that a table maps to, if it is a thin volume's.
-pub(super) fn thin_pool(table: &Table) -> Option<DevNo> {
-    table.segments().iter().find_map(|segment| match segment.target {
-        Target::Thin { pool, id: _, origin: _ } => Some(pool),
-        _ => None,
-    })
-}
-
-fn over_era<D: Copy>(original: &Table, era: D, number: impl Fn(DevNo) -> D) -> Table<D> {
+fn over_era<D: Copy>(
+    original: &Table,
+    era: D,
+    number: impl Fn(DevNo) -> D,
+    switched: Sectors,
+) -> Table<D> {
     let length = original.length();
     let linear = |offset| Target::Linear { device: era, offset };
-    let Some(pool) = thin_pool(original) else {
+    let Some(pool) = original.thin_pool() else {
         return Table::in_sequence([(length, linear(Sectors(0)))]);
     };
     let start = |device| Place { device, offset: Sectors(0) };
-    let switch = Target::Switch { region: SWITCHED, paths: vec![start(era), start(number(pool))] };
-    let switched = SWITCHED.min(length);
+    let switched = switched.min(length);
+    let switch = Target::Switch { region: switched, paths: vec![start(era), start(number(pool))] };
     let rest = Sectors(length.0 - switched.0);
     Table::in_sequence([(switched, switch), (rest, linear(switched))])
 }

@@ -49,7 +49,9 @@ pub(crate) fn volume(table: &str, lvm: bool) -> Volume {
         open_count: 1,
         discards: DiscardLimits { max: Bytes(1 << 30), granularity: Bytes(64 << 10) },
     };
-    Volume { device, logical_block: Bytes(512), dax: false, zoned: false, beneath: Vec::new() }
+    let pool_chunk = table.contains(" thin ").then_some(Sectors(128));
+    let beneath = Vec::new();
+    Volume { device, pool_chunk, logical_block: Bytes(512), dax: false, zoned: false, beneath }
 }
 
 pub(crate) fn metadata() -> MetadataArea {
