@@ -57,28 +57,29 @@ impl Image {
 
     /// Writes the image as a file that `ctr images import` takes; its size in bytes.
     pub(crate) fn write(&self, path: &Path) -> Outcome<u64> {
-        let layer = self.layer()?;
+        let layer = Blob::new("application/vnd.oci.image.layer.v1.tar", self.layer()?);
         let config = json!({
             "architecture": "amd64", "os": "linux",
             "config": {"Entrypoint": self.entrypoint, "Env": ["PATH=/bin"], "WorkingDir": "/"},
-            "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+            "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
         });
-        let config = serde_json::to_vec(&config)?;
-        let manifest = serde_json::to_vec(&json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
-        }))?;
-        let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
+        let config =
+            Blob::new("application/vnd.oci.image.config.v1+json", serde_json::to_vec(&config)?);
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": kind,
+            "config": config.descriptor(), "layers": [layer.descriptor()],
+        });
+        let manifest = Blob::new(kind, serde_json::to_vec(&manifest)?);
+        let mut entry = manifest.descriptor();
         entry["annotations"] = json!({"io.containerd.image.name": self.name});
         let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]}))?;
         let mut tar = tar::Builder::new(File::create(path)?);
         append(&mut tar, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         append(&mut tar, "index.json", 0o644, &index)?;
         for blob in [&layer, &config, &manifest] {
-            let name = digest(blob).replace(':', "/");
-            append(&mut tar, &format!("blobs/{name}"), 0o644, blob)?;
+            let name = format!("blobs/{}", blob.digest.replace(':', "/"));
+            append(&mut tar, &name, 0o644, &blob.bytes)?;
         }
         tar.into_inner()?.sync_all()?;
         Ok(fs::metadata(path)?.len())
@@ -130,8 +131,21 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-fn descriptor(kind: &str, bytes: &[u8]) -> Value {
-    json!({"mediaType": kind, "digest": digest(bytes), "size": bytes.len()})
+/// A part of an image, named by its digest.
+struct Blob {
+    kind: &'static str,
+    digest: String,
+    bytes: Vec<u8>,
+}
+
+impl Blob {
+    fn new(kind: &'static str, bytes: Vec<u8>) -> Self {
+        Self { kind, digest: digest(&bytes), bytes }
+    }
+
+    fn descriptor(&self) -> Value {
+        json!({"mediaType": self.kind, "digest": self.digest, "size": self.bytes.len()})
+    }
 }
 
 /// The bytes of a program that needs no library: an image from scratch has none.

@@ -89,6 +89,11 @@ impl Node {
         self.script(script)?.ok()
     }
 
+    /// A script as it would be typed on the node.
+    pub(crate) fn shown(&self, script: &str) -> String {
+        self.shell.shown(script)
+    }
+
     /// Runs a script as root on the node, whatever its end.
     pub(crate) fn script(&self, script: &str) -> Outcome<Output> {
         self.shell.script(script, "", DEADLINE)

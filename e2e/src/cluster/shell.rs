@@ -53,8 +53,13 @@ impl Shell {
             format!("node {}: `{script}` was not answered in {deadline:?}: {error}", self.node)
         })?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let command = format!("{}# {script}", self.node);
+        let command = self.shown(script);
         Ok(Output { command, success: code == 0, stdout: text(&stdout), stderr: text(&stderr) })
+    }
+
+    /// A script as it would be typed there.
+    pub(crate) fn shown(&self, script: &str) -> String {
+        format!("{}# {script}", self.node)
     }
 
     /// Only a thread of its own can enter the run's network: the others stay in the machine's.

@@ -51,27 +51,31 @@ impl Story {
         self.print(&format!("{text}\n"))
     }
 
-    /// Runs kubectl, shows it, and expects success; its output.
+    /// Shows and runs kubectl, and expects success; its output.
     pub(crate) fn kubectl(&mut self, kubectl: &Kubectl, arguments: &[&str]) -> Outcome<String> {
-        self.command("$", kubectl.kubectl(arguments, None)?)
+        self.print(&format!("\n  $ {}\n", kubectl.shown(arguments)))?;
+        self.output(kubectl.kubectl(arguments, None)?)
     }
 
-    /// Applies a manifest, shows it and what kubectl said.
+    /// Shows a manifest and applies it.
     pub(crate) fn apply(&mut self, kubectl: &Kubectl, manifest: &str) -> Outcome {
-        let output = kubectl.kubectl(&["apply", "-f", "-"], Some(manifest))?;
-        self.print(&format!("\n  $ {} <<END\n{}  END\n", output.command, indented(manifest)))?;
+        let arguments = ["apply", "-f", "-"];
+        let command = kubectl.shown(&arguments);
+        self.print(&format!("\n  $ {command} <<END\n{}  END\n", indented(manifest)))?;
+        self.output(kubectl.kubectl(&arguments, Some(manifest))?).map(drop)
+    }
+
+    /// Shows and runs helm, and expects success.
+    pub(crate) fn helm(&mut self, helm: &Helm, arguments: &[&str]) -> Outcome {
+        self.print(&format!("\n  $ helm {}\n", arguments.join(" ")))?;
+        let output = self.wait("helm is at work", || helm.helm(arguments))?;
         self.output(output).map(drop)
     }
 
-    /// Runs helm, shows it, and expects success.
-    pub(crate) fn helm(&mut self, helm: &Helm, arguments: &[&str]) -> Outcome {
-        self.command("$", helm.helm(arguments)?).map(drop)
-    }
-
-    /// Runs a script as root on the node, shows it, and expects success; its output.
+    /// Shows and runs a script as root on the node, and expects success; its output.
     pub(crate) fn on_node(&mut self, node: &Node, script: &str) -> Outcome<String> {
-        // The prompt is part of the command's name.
-        self.command("", node.script(script)?)
+        self.print(&format!("\n  {}\n", node.shown(script)))?;
+        self.output(node.script(script)?)
     }
 
     /// Does something that takes time, and shows that.
@@ -98,12 +102,6 @@ impl Story {
     /// How long it has been told.
     pub(crate) fn elapsed(&self) -> Duration {
         self.start.elapsed()
-    }
-
-    fn command(&mut self, prompt: &str, output: Output) -> Outcome<String> {
-        let prompt = if prompt.is_empty() { String::new() } else { format!("{prompt} ") };
-        self.print(&format!("\n  {prompt}{}\n", output.command))?;
-        self.output(output)
     }
 
     fn output(&mut self, output: Output) -> Outcome<String> {
