@@ -138,7 +138,7 @@ fn perform(host: &Host, operation: Operation, x: DevNo) {
     };
     match operation {
         Operation::Attach => {
-            drop(host.attach(&common::request_for(x, STACK, GRANULARITY)).unwrap())
+            drop(host.attach(&common::request_for(x, STACK, GRANULARITY)).unwrap());
         }
         Operation::Boundary => drop(host.boundary(&record()).unwrap()),
         Operation::Changes => drop(host.changes(&record(), Era(1)).unwrap()),

@@ -61,6 +61,7 @@ impl Scene {
         let own = |role| self.device(&Lookup::Uuid(self.stack.uuid(role)));
         let volume = |device| Volume {
             device,
+            pool_chunk: None,
             beneath: Vec::new(),
             logical_block: Bytes(512),
             dax: false,

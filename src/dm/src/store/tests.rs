@@ -51,7 +51,7 @@ fn a_record_reads_back_until_it_is_removed() {
     let record = record(&stack);
     store.write_record(&record).unwrap();
     assert_eq!(store.read_record(&stack).unwrap(), Some(record));
-    assert_eq!(store.stacks().unwrap(), [stack.clone()]);
+    assert_eq!(store.stacks().unwrap(), std::slice::from_ref(&stack));
     store.remove(&stack).unwrap();
     store.remove(&stack).unwrap();
     assert_eq!(store.stacks().unwrap(), []);
