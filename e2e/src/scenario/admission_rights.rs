@@ -46,12 +46,16 @@ const ROLES: [Role; 4] = [
                 "patch",
                 &["eravolumes", "eratrackings/status", "eravolumes/status", "erasnapshots/status"],
             ),
-            ("delete", &["eravolumes", "erasnapshots", "changedblockslices"]),
+            ("delete", &["eravolumes", "erasnapshots"]),
             ("create", &["events.events.k8s.io"]),
         ],
         refuses: &[
             ("get", &["secrets"]),
-            ("list", &["changedblockslices", "pods"]),
+            // Pods it sees in its own namespace only.
+            ("list", &["pods"]),
+            // The garbage collector deletes them, and readers are users.
+            ("get", &["changedblockslices"]),
+            ("delete", &["changedblockslices"]),
             ("create", &["changedblockslices", "pods", "eratrackings"]),
             ("patch", &["persistentvolumes", "persistentvolumeclaims", "eratrackings"]),
             ("deletecollection", &["eravolumes"]),

@@ -1,5 +1,7 @@
 //! The names that the controller, the agents, the chart and the tests must agree on.
 
+use std::fmt::Write as _;
+
 use sha2::{Digest, Sha256};
 
 /// The API group of all kinds.
@@ -67,7 +69,11 @@ pub fn scheduled_snapshot_name(claim: &str, utc_minute: &str) -> String {
 
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

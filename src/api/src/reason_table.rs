@@ -80,7 +80,9 @@ fn section(page: &mut String, place: Place, writer: &str, question: &str) {
         .partition(|reason| reason.places()[0] == place);
     if !own.is_empty() {
         page.push_str("| reason | what it means | what to do |\n|---|---|---|\n");
-        own.iter().for_each(|reason| row(page, *reason));
+        for reason in &own {
+            row(page, *reason);
+        }
         page.push('\n');
     }
     if !borrowed.is_empty() {
