@@ -1,7 +1,7 @@
 //! Discards: dm-era marks only the first block that one touches, so the limit on X-era and the
 //! dilation of lists must make up for it. Judged by content alone: no block may be missed.
 //!
-//! Holds the section on discards of docs/design/0004-discards.md.
+//! Holds what is said of discards in docs/limitations.md.
 
 mod common;
 
