@@ -8,7 +8,6 @@ use eratrack_model::units::DevNo;
 
 use super::{Detached, Host, HostError};
 use crate::record::{Phase, Record};
-use crate::store::StoreError;
 
 /// The loop driver's number (`LOOP_MAJOR`).
 const LOOP_MAJOR: u32 = 7;
@@ -27,10 +26,10 @@ impl Host {
     }
 
     fn take_down(&self, stack: &StackId, may_restore: bool) -> Result<Detached, HostError> {
-        let record = self.record_if_readable(stack)?;
+        let record = self.record_if_readable(stack);
         let observed = self.observe(stack, self.x_of(stack, record.as_ref())?)?;
-        let files = self.store.stacks()?.contains(stack);
-        if !files && observed.era.is_none() && observed.base.is_none() {
+        let devices = observed.era.is_some() || observed.base.is_some();
+        if !devices && !self.store.stacks()?.contains(stack) {
             return Ok(Detached::NothingThere);
         }
         let plan = plan::plan(&observed, &Desired::Untracked)?;
@@ -53,16 +52,13 @@ impl Host {
         }
     }
 
-    /// A record that is not understood does not keep a stack from being taken down.
-    fn record_if_readable(&self, stack: &StackId) -> Result<Option<Record>, HostError> {
-        match self.store.read_record(stack) {
-            Ok(record) => Ok(record),
-            Err(error @ StoreError::Record { .. }) => {
-                tracing::warn!(%stack, %error, "going by the devices alone");
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+    /// A record that is not understood, or lies on a disk that fails, does not keep era under
+    /// the user's device: the devices themselves tell all that is needed.
+    fn record_if_readable(&self, stack: &StackId) -> Option<Record> {
+        self.store.read_record(stack).unwrap_or_else(|error| {
+            tracing::warn!(%stack, %error, "going by the devices alone");
+            None
+        })
     }
 
     fn x_of(&self, stack: &StackId, record: Option<&Record>) -> Result<Option<DevNo>, HostError> {

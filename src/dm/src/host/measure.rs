@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use eratrack_model::names::Role;
+use eratrack_model::names::{Role, StackId};
 use eratrack_model::plan;
 
 use super::boundaries::Mark;
@@ -43,12 +43,21 @@ impl Host {
 
     /// Asks X-era. Each call is a commit of its metadata with two flushes.
     pub fn status(&self, record: &Record) -> Result<EraStatus, HostError> {
-        let era = self.dm.info(&Lookup::Uuid(record.stack.uuid(Role::Era)))?.number;
-        let lines = self.dm.status(era)?;
-        era_status::parse(&lines).map_err(|text| HostError::Unexpected {
+        self.era_status(&record.stack)?.ok_or_else(|| HostError::Unexpected {
             stack: record.stack.clone(),
-            what: format!("the era device reports {text:?}, which is not understood"),
+            what: "its era device is gone".to_owned(),
         })
+    }
+
+    /// The same by the stack's name alone; none if there is no era device.
+    pub(super) fn era_status(&self, stack: &StackId) -> Result<Option<EraStatus>, HostError> {
+        let Some(era) = self.find(&Lookup::Uuid(stack.uuid(Role::Era)))? else { return Ok(None) };
+        let lines = self.dm.status(era.number)?;
+        let status = era_status::parse(&lines).map_err(|text| HostError::Unexpected {
+            stack: stack.clone(),
+            what: format!("the era device reports {text:?}, which is not understood"),
+        });
+        status.map(Some)
     }
 
     /// Separates what was written before from what is written after: checkpoint, the era after

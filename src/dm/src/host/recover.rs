@@ -27,7 +27,11 @@ impl Host {
     }
 
     fn all_stacks(&self) -> Result<BTreeSet<StackId>, HostError> {
-        let mut stacks: BTreeSet<_> = self.store.stacks()?.into_iter().collect();
+        let kept = self.store.stacks().unwrap_or_else(|error| {
+            tracing::warn!(%error, "going by the devices alone");
+            Vec::new()
+        });
+        let mut stacks: BTreeSet<_> = kept.into_iter().collect();
         for listed in self.dm.list()? {
             let uuid = self.find(&listed.number.into())?.and_then(|info| info.uuid);
             stacks.extend(uuid.and_then(|uuid| uuid.owner()).map(|(stack, _)| stack));
@@ -39,6 +43,9 @@ impl Host {
         let record = match self.store.read_record(stack) {
             Ok(record) => record,
             Err(StoreError::Record { .. }) => None,
+            // A disk that fails takes the record and the metadata alike, and then writes of the
+            // user's fail too.
+            Err(_) if self.era_status(stack)? == Some(EraStatus::Error) => None,
             Err(error) => return Err(error.into()),
         };
         let Some(record) = record else {
