@@ -279,3 +279,62 @@ fn short(path: &Path, text: &str) -> MachineError {
 fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> MachineError + 'a {
     move |source| MachineError { doing, path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine made of files: each path below its root, with its contents.
+    fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Machine) {
+        let root = tempfile::tempdir().unwrap();
+        for (path, contents) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, contents).unwrap();
+        }
+        let machine = Machine::new(root.path());
+        (root, machine)
+    }
+
+    fn dev(text: &str) -> DevNo {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn counters_are_taken_from_their_fields() {
+        let stat = "  1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17\n";
+        let files = [("sys/dev/block/253:0/stat", stat), ("sys/dev/block/253:1/stat", "1 2 3")];
+        let (_root, machine) = machine(&files);
+        let counters =
+            Counters { sectors_written: 7, in_flight: 9, discards: 12, sectors_discarded: 14 };
+        assert_eq!(machine.counters(dev("253:0")).unwrap(), counters);
+        let error = machine.counters(dev("253:1")).unwrap_err();
+        assert!(error.path.ends_with("253:1/stat"), "{error}");
+    }
+
+    #[test]
+    fn a_limit_is_only_ever_lowered() {
+        let (_root, machine) = machine(&[
+            ("sys/dev/block/253:0/queue/discard_max_bytes", "1048576\n"),
+            ("sys/dev/block/253:1/queue/discard_max_bytes", "0\n"),
+        ]);
+        let limit = |device, bytes| machine.limit_discards(dev(device), Bytes(bytes)).unwrap();
+        assert_eq!(limit("253:0", 65536), Bytes(65536));
+        assert_eq!(limit("253:0", 1 << 20), Bytes(65536));
+        assert_eq!(limit("253:1", 65536), Bytes(0));
+    }
+
+    #[test]
+    fn what_lies_beneath_is_found_through_slaves_and_disks() {
+        let (_root, machine) = machine(&[
+            ("sys/dev/block/253:1/slaves/dm-0/dev", "253:0\n"),
+            ("sys/dev/block/253:0/dm/uuid", "CRYPT-SUBDEV-ERATRACK-a-base\n"),
+            ("sys/dev/block/253:0/slaves/sda/dev", "8:0\n"),
+            ("sys/dev/block/8:0/size", "1\n"),
+        ]);
+        let beneath = machine.beneath(dev("253:1")).unwrap();
+        let found: Vec<_> =
+            beneath.iter().map(|b| (b.number.to_string(), b.uuid.is_some())).collect();
+        assert_eq!(found, [("253:1".into(), false), ("253:0".into(), true), ("8:0".into(), false)]);
+    }
+}

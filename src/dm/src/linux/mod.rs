@@ -7,7 +7,6 @@ mod raw;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use devicemapper::{DM, DevId, Device, DmFlags, DmOptions, DmUdevFlags};
 use eratrack_model::names::{DmName, DmUuid};
@@ -36,8 +35,7 @@ const REMOVE_PAUSE: std::time::Duration = std::time::Duration::from_millis(40);
 /// The kernel's device mapper.
 pub struct Kernel {
     control: File,
-    // The crate's context is not `Sync`-proof by promise, though it is one open file.
-    library: Arc<DM>,
+    library: DM,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -54,7 +52,7 @@ impl Kernel {
         nodes::ensure_control(Path::new(CONTROL_PATH), CONTROL).map_err(denied)?;
         let control = File::open(CONTROL_PATH).map_err(denied)?;
         let library = DM::new().map_err(|e| from_library("open", CONTROL_PATH, e))?;
-        Ok(Self { control, library: Arc::new(library) })
+        Ok(Self { control, library })
     }
 
     fn header(
