@@ -1,5 +1,5 @@
 //! News of the machine's mounts, without asking for them over and over: the kernel tells by `POLLPRI` on an open
-//! mountinfo that the table has changed (proc_pid_mountinfo(5)).
+//! mountinfo that the table has changed (`proc_pid_mountinfo(5)`).
 
 use std::fs::File;
 use std::io;

@@ -47,12 +47,12 @@ async fn settled<C: Cluster, S: Stacks, N: Node>(
     if context.volumes.state().iter().any(|volume| volume.spec.volume.uid == uid) {
         return true;
     }
-    let live = operations.run(Operation::Liveness, |stacks, uid| stacks.liveness(uid)).await;
+    let live = operations.run(Operation::Liveness, S::liveness).await;
     let in_use = matches!(live, Ok(Liveness::Intact) | Err(_));
     if in_use && !(ask && is_unknown(context, uid).await) {
         return false;
     }
-    match operations.run(Operation::Detach, |stacks, uid| stacks.detach(uid)).await {
+    match operations.run(Operation::Detach, S::detach).await {
         Ok(()) => {
             tracing::info!("nobody wants it any more; taken out");
             true

@@ -55,7 +55,7 @@ impl Machine {
         })
     }
 
-    /// The file that lists the machine's mounts, and tells of changes by `POLLPRI` (proc_pid_mountinfo(5)).
+    /// The file that lists the machine's mounts, and tells of changes by `POLLPRI` (`proc_pid_mountinfo(5)`).
     pub(crate) fn mountinfo_path(&self) -> &Path {
         &self.mountinfo
     }

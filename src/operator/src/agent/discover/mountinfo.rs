@@ -1,4 +1,4 @@
-//! `/proc/<pid>/mountinfo` as typed values (proc_pid_mountinfo(5)).
+//! `/proc/<pid>/mountinfo` as typed values (`proc_pid_mountinfo(5)`).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -85,21 +85,14 @@ fn path(field: Option<&[u8]>) -> Option<PathBuf> {
     (!bytes.is_empty()).then(|| PathBuf::from(OsString::from_vec(bytes)))
 }
 
-/// The kernel writes space, tab, newline, backslash and `#` as a backslash and three octal digits (fs/proc_namespace.c).
+/// The kernel writes space, tab, newline, backslash and `#` as a backslash and three octal digits (`fs/proc_namespace.c`).
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {
-        match octal(byte, tail) {
-            Some(escaped) => {
-                out.push(escaped);
-                rest = &tail[3..];
-            }
-            None => {
-                out.push(byte);
-                rest = tail;
-            }
-        }
+        let escaped = octal(byte, tail);
+        out.push(escaped.unwrap_or(byte));
+        rest = if escaped.is_some() { &tail[3..] } else { tail };
     }
     out
 }

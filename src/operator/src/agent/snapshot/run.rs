@@ -27,7 +27,7 @@ use crate::agent::stacks::{Boundary, Hope, StackError, Stacks, Tracked};
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// It is complete, by this call. The volume has a new base.
-    Completed(EraSnapshot),
+    Completed(Box<EraSnapshot>),
     /// There is nothing (more) to do for it.
     Settled,
     /// Look again at that time, or when the volume changes.
@@ -84,7 +84,7 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         loop {
             *at = Some(snapshot.clone());
             snapshot = match next_step(&snapshot, self.view(), (self.now)()) {
-                Step::Settled if completed => return Ok(Outcome::Completed(snapshot)),
+                Step::Settled if completed => return Ok(Outcome::Completed(Box::new(snapshot))),
                 Step::Settled => return Ok(Outcome::Settled),
                 Step::Wait { reason, message, until } => {
                     self.say(&snapshot, reason, &message).await?;
@@ -116,7 +116,7 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         let permit = self.permit(snapshot).await?;
         let boundary = self
             .operations
-            .run_with(Operation::Boundary, Some(permit), |stacks, uid| stacks.boundary(uid))
+            .run_with(Operation::Boundary, Some(permit), S::boundary)
             .await
             .map_err(SnapshotError::Boundary)?;
         let base = self.base(tracked, boundary).await?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use eratrack_api::{EraVolume, Reason};
 use eratrack_model::units::DevNo;
+use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
 
 use super::chain;
@@ -140,14 +141,13 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
 
     async fn claimed(&mut self, volume: &EraVolume) -> Result<ClaimedVolume, AttachError> {
         let fresh = self.persistent.take_if(|(read, _)| read.elapsed() < PERSISTENT_VOLUME_TTL);
-        let persistent = match fresh {
-            Some((read, persistent)) => (read, persistent),
-            None => {
-                let name = &volume.spec.volume.name;
-                let found = self.context.cluster.persistent_volume(name).await?;
-                let missing = || DiscoverError::from(Refusal::NoVolume { name: name.clone() });
-                (Instant::now(), found.ok_or_else(missing)?)
-            }
+        let persistent = if let Some(fresh) = fresh {
+            fresh
+        } else {
+            let name = &volume.spec.volume.name;
+            let found = self.context.cluster.persistent_volume(name).await?;
+            let missing = || DiscoverError::from(Refusal::NoVolume { name: name.clone() });
+            (Instant::now(), found.ok_or_else(missing)?)
         };
         let claimed = ClaimedVolume::new(volume, &persistent.1).map_err(DiscoverError::from)?;
         self.persistent = Some(persistent);
@@ -165,11 +165,9 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
 
     /// Whether a device that is in use for this volume now is the one that is tracked; unknown counts as yes.
     pub(super) async fn still_the_device(&mut self, tracked: &Tracked) -> bool {
-        let Some((_, persistent)) = &self.persistent else { return true };
-        let reference =
-            kube::runtime::reflector::ObjectRef::new(&self.key.name).within(&self.key.namespace);
+        let reference = ObjectRef::new(&self.key.name).within(&self.key.namespace);
         let Some(volume) = self.context.volumes.get(&reference) else { return true };
-        let Ok(claimed) = ClaimedVolume::new(&volume, persistent) else { return true };
+        let Ok(claimed) = self.claimed(&volume).await else { return true };
         match self.find(claimed).await {
             Ok(device) => device == tracked.number,
             Err(error) => {

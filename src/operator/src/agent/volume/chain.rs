@@ -1,6 +1,6 @@
 //! Why a chain began. Pure.
 
-use eratrack_api::{Chain, ConditionType, EraVolumeStatus, Reason, Time, condition};
+use eratrack_api::{Chain, Condition, ConditionType, EraVolumeStatus, Reason, Time, condition};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::agent::stacks::Tracked;
@@ -60,7 +60,7 @@ pub(crate) fn broken_for(status: &EraVolumeStatus) -> Option<Reason> {
     }
     condition::find(&status.conditions, ConditionType::TrackingIntact)
         .filter(|intact| !intact.is_true())
-        .and_then(|intact| intact.known_reason())
+        .and_then(Condition::known_reason)
         .filter(|reason| ends_chain(*reason))
 }
 
@@ -85,7 +85,7 @@ fn ends_chain(reason: Reason) -> bool {
 mod tests {
     use super::*;
     use crate::agent::testing::{CHAIN, at, tracked};
-    use eratrack_api::{Condition, Granularity};
+    use eratrack_api::Granularity;
 
     fn chain(id: &str) -> Chain {
         Chain { id: id.into(), start_time: Time(at(1)), start_reason: "NodeRebooted".into() }

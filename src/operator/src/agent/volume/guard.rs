@@ -47,8 +47,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         present.next_liveness = now + LIVENESS_INTERVAL;
         let tracked = present.tracked.clone();
         self.by(now + LIVENESS_INTERVAL);
-        let looked =
-            self.operations.run(Operation::Liveness, |stacks, uid| stacks.liveness(uid)).await;
+        let looked = self.operations.run(Operation::Liveness, S::liveness).await;
         match looked {
             Ok(Liveness::Intact) => self.check_device(&tracked).await,
             Ok(Liveness::Reloaded { size_bytes }) => {
@@ -62,7 +61,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
                 self.end_chain(error.reason, Duration::ZERO).await;
             }
             Err(error) => {
-                tracing::warn!(error = crate::exit::chain(&error), "cannot look at the live table")
+                tracing::warn!(error = crate::exit::chain(&error), "cannot look at the live table");
             }
         }
     }
@@ -97,7 +96,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     pub(super) async fn ask_health(&mut self) {
         let Stack::Present(present) = &mut self.stack else { return };
         present.next_health = Instant::now() + HEALTH_INTERVAL;
-        let asked = self.operations.run(Operation::Health, |stacks, uid| stacks.health(uid)).await;
+        let asked = self.operations.run(Operation::Health, S::health).await;
         match asked {
             Ok(Health::Good { era, used_bytes, total_bytes }) => {
                 self.note_metadata(era.0, used_bytes, total_bytes);
@@ -148,7 +147,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     async fn take_out(&mut self, reason: Reason, attempts: u32, then: Duration) {
         self.evidence.seen = Some(reason);
         self.snapshots_due = Some(Instant::now());
-        let out = self.operations.run(Operation::Detach, |stacks, uid| stacks.detach(uid)).await;
+        let out = self.operations.run(Operation::Detach, S::detach).await;
         match out {
             Ok(()) => {
                 self.free_device();

@@ -129,17 +129,12 @@ fn in_path(attached: &AttachedFacts) -> String {
 }
 
 fn intact(attached: &AttachedFacts) -> (bool, Reason, String) {
-    match &attached.last_snapshot {
-        Some(last) => (
-            true,
-            Reason::ChainIntact,
-            format!("the next snapshot lists what changed since {}", last.name),
-        ),
-        None => {
-            let reason = Reason::parse(&attached.chain.start_reason).unwrap_or(Reason::NoBaseline);
-            (false, reason, format!("the next snapshot is full: {}", reason.means()))
-        }
+    if let Some(last) = &attached.last_snapshot {
+        let message = format!("the next snapshot lists what changed since {}", last.name);
+        return (true, Reason::ChainIntact, message);
     }
+    let reason = Reason::parse(&attached.chain.start_reason).unwrap_or(Reason::NoBaseline);
+    (false, reason, format!("the next snapshot is full: {}", reason.means()))
 }
 
 /// Whether somebody should have a look: not for what is usual in a volume's life.

@@ -215,7 +215,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     }
 
     /// A watch with a field selector loses sight of an object that merely left the selector, and a 404 may mean that
-    /// the kind is missing: only a deletion timestamp, or a NotFound of this very name, is a wish.
+    /// the kind is missing: only a deletion timestamp, or a `NotFound` of this very name, is a wish.
     async fn wish(&mut self) -> Wish {
         let reference = ObjectRef::new(&self.key.name).within(&self.key.namespace);
         if let Some(volume) = self.context.volumes.get(&reference) {
@@ -308,8 +308,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     async fn detach(&mut self) -> Result<(), String> {
         let done = matches!(&self.stack, Stack::Absent(Absent { reason: Reason::Detached, .. }));
         if !done {
-            let detached =
-                self.operations.run(Operation::Detach, |stacks, uid| stacks.detach(uid)).await;
+            let detached = self.operations.run(Operation::Detach, S::detach).await;
             if let Err(error) = detached {
                 tracing::warn!(error = crate::exit::chain(&error), "cannot take era out yet");
                 self.by(Instant::now() + retry::after_stack(&error, 1));
