@@ -22,6 +22,15 @@ fn live_a_while(tracked: &mut Tracked, blocks: u64, eras: usize, random: &mut Ra
     tracked.write([0, blocks - 1]);
 }
 
+/// Tells writers to stop, also when a check fails, so that the test ends.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn origin(name: &str, blocks: u64) -> Mapped {
     Mapped::create(name, &format!("0 {} zero", blocks * 8))
 }
@@ -126,28 +135,37 @@ fn a_held_snapshot_is_read_while_the_device_is_written() {
         let held = View::HeldAt(status.held.expect("a held root"));
         let writes = tracked.writes.clone();
         let stop = AtomicBool::new(false);
-        let written = AtomicU64::new(0);
+        let progress = AtomicU64::new(0);
         std::thread::scope(|scope| {
             let file = tracked.file();
-            scope.spawn(|| {
+            let stopping = Stop(&stop);
+            let writer = scope.spawn(|| {
                 let mut random = Random(4);
                 while !stop.load(Ordering::Relaxed) {
                     let at = random.below(BLOCKS) * 4096;
                     file.write_all_at(Block::zeroed().bytes(), at).unwrap();
-                    written.fetch_add(1, Ordering::Relaxed);
+                    progress.fetch_add(1, Ordering::Relaxed);
                 }
             });
+            let await_writes = || {
+                let enough = progress.load(Ordering::Relaxed) + 50;
+                while progress.load(Ordering::Relaxed) < enough && !writer.is_finished() {
+                    std::thread::yield_now();
+                }
+            };
+            await_writes();
             let read = rig::open(&metadata, held);
             assert_eq!(read.current_era(), status.era);
             for era in 1..status.era.0 {
                 let expected = rig::since(&writes, Era(era));
                 assert_eq!(rig::changed(&read, Era(era)), expected, "since {era}");
             }
-            // The era that the snapshot began: it knows nothing of it yet.
+            // The era that the snapshot began: it knows nothing of it, now or later.
+            await_writes();
             assert!(rig::changed(&read, status.era).is_empty());
-            stop.store(true, Ordering::Relaxed);
+            assert!(!writer.is_finished(), "the writer failed");
+            drop(stopping);
         });
-        assert!(written.load(Ordering::Relaxed) > 0);
         tracked.message("drop_metadata_snap");
         // What the thread wrote is not in the log: it is part of the base from now on.
         let everything: Vec<u64> = (0..BLOCKS).collect();
@@ -176,6 +194,7 @@ fn an_unclean_end_loses_no_write() {
     let mut acknowledged = BTreeSet::new();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let stopping = Stop(&stop);
         for writer in 0..3 {
             let (tracked, begun, done, stop) = (&tracked, &begun, &done, &stop);
             scope.spawn(move || {
@@ -196,7 +215,7 @@ fn an_unclean_end_loses_no_write() {
         // Read through the disk below: the metadata device itself is stopped.
         let below = Mapped::create("cut-below", &format!("0 {} linear /dev/ram3 0", METADATA * 8));
         rig::copy(&below, &copy, METADATA);
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         metadata.dmsetup("resume", &[]);
     });
     let begun = begun.into_inner().unwrap();
