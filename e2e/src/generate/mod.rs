@@ -4,7 +4,7 @@
 
 mod reference;
 
-use std::{collections::BTreeMap, fs, io, path::Path, process::Command};
+use std::{collections::BTreeMap, env, fs, io, path::Path, process::Command};
 
 use crate::{
     failure::Outcome,
@@ -46,10 +46,16 @@ fn definitions() -> Outcome<Files> {
     Ok(serde_json::from_str(&json)?)
 }
 
-/// What the binary says of itself.
+/// What the binary says of itself, to whoever asks: neither the terminal's width nor the environment's values show.
 fn help(words: &[String]) -> Outcome<String> {
     let mut command = cargo(&["run", "--quiet", "--package", "eratrack", "--"]);
-    Ok(process::output(command.args(words).arg("--help"))?)
+    let ours = env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| name.as_encoded_bytes().starts_with(b"ERATRACK_"));
+    for name in ours {
+        command.env_remove(name);
+    }
+    Ok(process::output(command.env("COLUMNS", "100").args(words).arg("--help"))?)
 }
 
 /// The chart as it is with nothing chosen, for those who apply without Helm.
@@ -61,7 +67,7 @@ fn manifests(tools: &Tools) -> Outcome<String> {
 }
 
 fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::workspace()).args(arguments);
     command
 }
