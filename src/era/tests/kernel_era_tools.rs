@@ -139,7 +139,7 @@ fn a_held_snapshot_is_read_while_the_device_is_written() {
         std::thread::scope(|scope| {
             let file = tracked.file();
             let stopping = Stop(&stop);
-            let writer = scope.spawn(|| {
+            let thread = scope.spawn(|| {
                 let mut random = Random(4);
                 while !stop.load(Ordering::Relaxed) {
                     let at = random.below(BLOCKS) * 4096;
@@ -149,7 +149,7 @@ fn a_held_snapshot_is_read_while_the_device_is_written() {
             });
             let await_writes = || {
                 let enough = progress.load(Ordering::Relaxed) + 50;
-                while progress.load(Ordering::Relaxed) < enough && !writer.is_finished() {
+                while progress.load(Ordering::Relaxed) < enough && !thread.is_finished() {
                     std::thread::yield_now();
                 }
             };
@@ -163,7 +163,7 @@ fn a_held_snapshot_is_read_while_the_device_is_written() {
             // The era that the snapshot began: it knows nothing of it, now or later.
             await_writes();
             assert!(rig::changed(&read, status.era).is_empty());
-            assert!(!writer.is_finished(), "the writer failed");
+            assert!(!thread.is_finished(), "the writer failed");
             drop(stopping);
         });
         tracked.message("drop_metadata_snap");
