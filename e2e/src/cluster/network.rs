@@ -20,6 +20,8 @@ pub(crate) const CONTROL_PLANE: &str = "198.51.100.1";
 pub(crate) const SERVICES: &str = "198.51.101.0/24";
 /// The service `kubernetes.default`: an address of the bridge itself, so that no proxy is needed.
 pub(crate) const KUBERNETES_SERVICE: &str = "198.51.101.1";
+/// Where a cluster's name service would be; there is none here.
+pub(crate) const NAME_SERVICE: &str = "198.51.101.10";
 
 /// A network namespace by its name.
 #[derive(Clone, Debug)]

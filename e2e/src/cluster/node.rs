@@ -11,7 +11,7 @@ use std::{
 use super::{
     capture::Output,
     images,
-    network::{CONTROL_PLANE, Network, NodeAddress},
+    network::{CONTROL_PLANE, NAME_SERVICE, Network, NodeAddress},
     pki::Pki,
     shell::Shell,
 };
@@ -57,6 +57,7 @@ impl Node {
             ("ADDRESS", place.address()),
             ("GATEWAY", CONTROL_PLANE.to_owned()),
             ("PODS", place.pods()),
+            ("DNS", NAME_SERVICE.to_owned()),
             ("PAUSE", images::PAUSE.to_owned()),
             ("IMAGES", images.display().to_string()),
             ("PKI", pki.file("").display().to_string().trim_end_matches('/').to_owned()),

@@ -23,13 +23,14 @@ echo "+cpu +io +memory +pids" >/sys/fs/cgroup/cgroup.subtree_control
 mount --make-rshared /
 
 # A real file system for what cannot live on an overlay: layers, volumes, metadata that is opened with O_DIRECT.
+# Private, or each mount beneath one of the three would appear under /disk as well.
 mkfs.ext4 -q -F /dev/ubda
-mkdir -p /disk && mount /dev/ubda /disk
+mkdir -p /disk && mount /dev/ubda /disk && mount --make-private /disk
 for directory in containerd kubelet eratrack; do
     mkdir -p "/disk/$directory" "/var/lib/$directory"
     mount --bind "/disk/$directory" "/var/lib/$directory"
+    mount --make-shared "/var/lib/$directory"
 done
-mount --make-rshared /var/lib/kubelet
 
 mkdir -p /etc/cni/net.d
 cat >/etc/cni/net.d/10-bridge.conflist <<END
@@ -61,6 +62,8 @@ cgroupDriver: cgroupfs
 cgroupsPerQOS: false
 enforceNodeAllocatable: []
 failSwapOn: false
+# Nobody answers there; without it the kubelet warns of every pod.
+clusterDNS: [$DNS]
 evictionHard: {imagefs.available: "0%", nodefs.available: "0%", nodefs.inodesFree: "0%"}
 localStorageCapacityIsolation: false
 END

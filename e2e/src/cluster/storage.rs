@@ -47,15 +47,21 @@ impl Volume {
         let (name, device, size) = (&self.name, self.device(), self.mebibytes);
         let (namespace, claim, node) = (&self.namespace, &self.claim, node::NAME);
         format!(
-            "apiVersion: v1
+            "apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {{name: local}}
+provisioner: kubernetes.io/no-provisioner
+volumeBindingMode: WaitForFirstConsumer
+---
+apiVersion: v1
 kind: PersistentVolume
 metadata: {{name: {name}}}
 spec:
   capacity: {{storage: {size}Mi}}
   accessModes: [ReadWriteOnce]
   persistentVolumeReclaimPolicy: Retain
-  storageClassName: local
   claimRef: {{namespace: {namespace}, name: {claim}}}
+  storageClassName: local
   mountOptions: [noatime, noinit_itable]
   local: {{path: {device}, fsType: ext4}}
   nodeAffinity: {{required: {{nodeSelectorTerms: [{{matchExpressions: [

@@ -121,7 +121,7 @@ impl<'a> MainJob<'a> {
         story.on_node(self.node(), "dmsetup ls --tree")?;
         self.application.lap()?;
         let manifest = std::fs::read_to_string(crate::paths::workspace().join(SAMPLE))?;
-        story.say(&format!("\n  {SAMPLE}:\n{}", manifest.trim_end()))?;
+        story.show(SAMPLE, &manifest)?;
         story.kubectl(&self.user, &["apply", "-f", SAMPLE])?;
         story.wait("waiting until every write is recorded", || {
             self.user.until_condition(VOLUME, "Attached", "True", SOON).map(drop)
@@ -259,8 +259,8 @@ impl<'a> MainJob<'a> {
 
     /// How many writes the device has completed (Documentation/block/stat.rst, fifth field).
     fn writes(&self) -> Outcome<String> {
-        let device = self.volume.device();
-        let script = format!("cut -c1- /sys/block/$(basename $(readlink -f {device}))/stat");
+        let minor = format!("dmsetup info -c --noheadings -o minor {}", self.volume.dm_name());
+        let script = format!("cat /sys/block/dm-$({minor})/stat");
         let stat = self.node().run(&script)?;
         Ok(stat.split_whitespace().nth(4).ok_or("a block device without statistics")?.to_owned())
     }

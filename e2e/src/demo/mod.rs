@@ -8,11 +8,13 @@ pub(crate) use main_job::MainJob;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use story::Story;
 
+use std::fs;
+
 use crate::{
     cleanup,
     cluster::{Cluster, Product},
     failure::Outcome,
-    progress, setup,
+    paths, progress, setup,
 };
 
 /// Runs the demo; with `keep` the cluster stays up.
@@ -25,7 +27,9 @@ pub(crate) fn run(keep: bool) -> Outcome {
     let mut story = Story::on_terminal();
     let told = MainJob::new(&cluster, &product).run(&mut story);
     if told.is_err() {
-        eprintln!("{}", cluster.diagnosis());
+        let path = paths::logs().join("demo.diagnosis.log");
+        fs::write(&path, cluster.diagnosis())?;
+        eprintln!("what the cluster says: {}", path.display());
     }
     if keep {
         cleanup::keep();

@@ -51,6 +51,11 @@ impl Story {
         self.print(&format!("{text}\n"))
     }
 
+    /// Shows a file.
+    pub(crate) fn show(&mut self, name: &str, text: &str) -> Outcome {
+        self.print(&format!("\n  $ cat {name}\n{}", indented(text)))
+    }
+
     /// Shows and runs kubectl, and expects success; its output.
     pub(crate) fn kubectl(&mut self, kubectl: &Kubectl, arguments: &[&str]) -> Outcome<String> {
         self.print(&format!("\n  $ {}\n", kubectl.shown(arguments)))?;
