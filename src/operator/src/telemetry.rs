@@ -1,5 +1,7 @@
 //! Logs: `tracing` to stderr, for people or for machines.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// How a line looks.
@@ -43,7 +45,10 @@ pub(crate) fn init(args: &LogArgs) -> Result<(), BadFilter> {
     let filter = EnvFilter::builder()
         .parse(&args.log)
         .map_err(|source| BadFilter { value: args.log.clone(), source })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match args.log_format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),

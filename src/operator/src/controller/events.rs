@@ -1,6 +1,6 @@
 //! Events: one for each transition of a condition, on the object that a user looks at.
 
-use eratrack_api::{Condition, ConditionStatus, names};
+use eratrack_api::{Condition, ConditionStatus, Reason, names};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -68,9 +68,15 @@ fn transitions<'a>(old: &[Condition], new: &'a [Condition]) -> Vec<&'a Condition
 }
 
 fn event(condition: &Condition) -> Event {
+    let on_its_way = matches!(
+        condition.known_reason(),
+        Some(Reason::Attaching | Reason::Detaching | Reason::Detached | Reason::NotInUse)
+    );
     let type_ = match condition.status {
-        ConditionStatus::True | ConditionStatus::Unknown => EventType::Normal,
-        ConditionStatus::False => EventType::Warning,
+        ConditionStatus::False if !on_its_way => EventType::Warning,
+        ConditionStatus::True | ConditionStatus::Unknown | ConditionStatus::False => {
+            EventType::Normal
+        }
     };
     let note = format!("{}={}: {}", condition.type_, condition.status.as_str(), condition.message);
     Event {

@@ -82,8 +82,8 @@ impl Map {
     }
 }
 
-/// What lets several nodes write at once. The attach controller goes by the PersistentVolume's modes, so the claim's
-/// alone prove nothing; ReadOnlyMany lets a volume be attached to several nodes, unless only one can have it.
+/// What lets several nodes write at once. The attach controller goes by the volume's modes, so the claim's
+/// alone prove nothing; `ReadOnlyMany` lets a volume be attached to several nodes, unless only one can have it.
 fn shared(
     volume: &PersistentVolume,
     claim: &PersistentVolumeClaim,

@@ -11,6 +11,7 @@ use eratrack_api::EraVolume;
 use futures::StreamExt;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client, ResourceExt};
+use tokio::time::Instant;
 
 use super::api_error::{ApiError, ApiErrorKind};
 use super::context::Context;
@@ -27,6 +28,7 @@ const NAMED: usize = 20;
 
 /// Takes every stack out, or says which are left, why, and what to do.
 pub(crate) async fn uninstall(args: UninstallArgs) -> Result<(), Failure> {
+    let end = Instant::now() + args.timeout;
     let client = super::connect().await?;
     if !tracks_anything(&client).await.map_err(Failure::other)? {
         println!("no volume is tracked");
@@ -34,7 +36,7 @@ pub(crate) async fn uninstall(args: UninstallArgs) -> Result<(), Failure> {
     let candidate =
         Candidate::new(&client, &args.namespace, &args.lease_name, identity("uninstall"));
     let mut held = candidate.seize().await.map_err(Failure::other)?;
-    let result = take_out(&client, &args, &mut held).await;
+    let result = take_out(&client, &args, end, &mut held).await;
     match &result {
         Ok(()) => held.leave_for(AFTERWARDS).await.map_err(Failure::other)?,
         // The installation stays, and so its controller must be able to go on.
@@ -54,7 +56,12 @@ async fn tracks_anything(client: &Client) -> Result<bool, ApiError> {
     }
 }
 
-async fn take_out(client: &Client, args: &UninstallArgs, held: &mut Held) -> Result<(), Failure> {
+async fn take_out(
+    client: &Client,
+    args: &UninstallArgs,
+    end: Instant,
+    held: &mut Held,
+) -> Result<(), Failure> {
     let (world, writers) = World::new();
     let world = Arc::new(world);
     let (queues, work) = queues();
@@ -64,14 +71,14 @@ async fn take_out(client: &Client, args: &UninstallArgs, held: &mut Held) -> Res
     tokio::select! {
         () = pumps => Err(Failure::Incomplete("the watches ended".to_owned())),
         lost = held.keep() => Err(lost),
-        result = tokio::time::timeout(args.timeout, all_gone(&context, work)) => match result {
+        result = tokio::time::timeout_at(end, all_gone(&context, args, work)) => match result {
             Ok(result) => result,
-            Err(_) => Err(Failure::Incomplete(left(&context, args.timeout))),
+            Err(_) => Err(Failure::Incomplete(left(&context, &args.namespace, args.timeout))),
         },
     }
 }
 
-async fn all_gone(context: &Arc<Context>, work: Work) -> Result<(), Failure> {
+async fn all_gone(context: &Arc<Context>, args: &UninstallArgs, work: Work) -> Result<(), Failure> {
     let world = &context.world;
     world.filled().await.map_err(Failure::other)?;
     let volumes = world.volumes.state();
@@ -84,7 +91,7 @@ async fn all_gone(context: &Arc<Context>, work: Work) -> Result<(), Failure> {
     let mut done = std::pin::pin!(super::volume_loop(context, work.volumes));
     while !world.volumes.is_empty() {
         if done.next().await.is_none() {
-            return Err(Failure::Incomplete(left(context, Duration::ZERO)));
+            return Err(Failure::Incomplete(left(context, &args.namespace, Duration::ZERO)));
         }
     }
     println!("all {total} volumes have their original tables back");
@@ -110,7 +117,7 @@ async fn delete(client: &Client, volume: &EraVolume) -> Result<(), ApiError> {
 }
 
 /// Which volumes are left, why, and what to do.
-fn left(context: &Context, after: Duration) -> String {
+fn left(context: &Context, namespace: &str, after: Duration) -> String {
     let volumes = context.world.volumes.state();
     let now = (context.now)();
     let mut lines: Vec<String> = volumes
@@ -135,7 +142,7 @@ fn left(context: &Context, after: Duration) -> String {
     }
     format!(
         "{} volumes are still tracked after {} s:\n{}\n\
-         Start the agents of those nodes (kubectl -n NAMESPACE get pods -o wide), or remove the Node objects of nodes \
+         Start the agents of those nodes (kubectl -n {namespace} get pods -o wide), or remove the Node objects of nodes \
          that will not come back, then uninstall again. Nothing was lost: the volumes work as before.",
         volumes.len(),
         after.as_secs(),

@@ -213,3 +213,71 @@ pub(crate) async fn pump<K>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::testing::{era_volume, node, object, tracking};
+
+    /// What is queued by a stream of events about nodes, with one EraTracking and one EraVolume in the caches.
+    async fn queued(events: Vec<watcher::Result<Event<Node>>>) -> (Vec<String>, usize) {
+        let (world, mut writers) = World::new();
+        let all = tracking("all", json!({ "claims": { "selector": {} } }));
+        writers.trackings.apply_watcher_event(&Event::Apply(all));
+        writers.volumes.apply_watcher_event(&Event::Apply(era_volume("data", json!({}))));
+        let world = Arc::new(world);
+        let (queues, mut work) = queues();
+        pump(stream::iter(events), writers.nodes, (world.clone(), queues)).await;
+        let mut names = Vec::new();
+        while let Ok(it) = work.trackings.try_recv() {
+            names.push(it.name);
+        }
+        while let Ok(it) = work.volumes.try_recv() {
+            names.push(it.name);
+        }
+        (names, world.nodes.len())
+    }
+
+    fn beat(version: &str, zone: &str) -> Node {
+        object(json!({
+            "metadata": { "name": "n1", "resourceVersion": version, "labels": { "zone": zone } },
+            "status": { "conditions": [{ "type": "Ready", "status": "True", "lastHeartbeatTime": "2026-11-22T12:00:00Z" }] },
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_change_is_passed_on_and_a_heartbeat_is_not() {
+        let once = vec!["all".to_owned(), "data".to_owned()];
+        let apply = |version: &str, zone: &str| Ok(Event::Apply(beat(version, zone)));
+        assert_eq!(queued(vec![apply("1", "a")]).await, (once.clone(), 1));
+        assert_eq!(queued(vec![apply("1", "a"), apply("2", "a")]).await, (once.clone(), 1));
+        let twice = vec!["all".to_owned(), "all".to_owned(), "data".to_owned(), "data".to_owned()];
+        assert_eq!(queued(vec![apply("1", "a"), apply("2", "b")]).await, (twice.clone(), 1));
+        assert_eq!(
+            queued(vec![apply("1", "a"), Ok(Event::Delete(node("n1", &[])))]).await,
+            (twice, 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn after_a_gap_everything_is_looked_at_and_what_is_gone_is_gone() {
+        let relist =
+            vec![Ok(Event::Init), Ok(Event::InitApply(beat("9", "a"))), Ok(Event::InitDone)];
+        assert_eq!(queued(relist).await, (vec!["all".to_owned(), "data".to_owned()], 1));
+        let lost = vec![Ok(Event::Apply(beat("1", "a"))), Ok(Event::Init), Ok(Event::InitDone)];
+        assert_eq!(queued(lost).await.1, 0);
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_fails_keeps_what_it_knew() {
+        let failed = || Err(watcher::Error::NoResourceVersion);
+        assert_eq!(
+            queued(vec![Ok(Event::Apply(beat("1", "a"))), failed()]).await.1,
+            1,
+            "absence is no news"
+        );
+    }
+}

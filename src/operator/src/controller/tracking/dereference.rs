@@ -21,7 +21,7 @@ pub(crate) struct Inputs {
     /// The claims of its namespace, by name, but for those that are being deleted: a volume gets its table back
     /// before its driver removes it.
     pub(crate) claims: BTreeMap<String, Arc<PersistentVolumeClaim>>,
-    /// The PersistentVolumes that those claims name.
+    /// The volumes that those claims name.
     pub(crate) persistent: BTreeMap<String, Arc<PersistentVolume>>,
     /// Where nodes and attachments are.
     pub(crate) map: Map,

@@ -241,8 +241,10 @@ fn current(
         }
         Timing::Follow(_) => match said(&overdue(inputs, applied, volumes)) {
             Some((reason, message)) => Word(ConditionStatus::False, reason, message),
-            None => kept(inputs, applied)
-                .unwrap_or_else(|| Word(ConditionStatus::True, Reason::OnSchedule, String::new())),
+            None => kept(inputs, applied).unwrap_or_else(|| {
+                let message = "the snapshots that were due are complete or under way";
+                Word(ConditionStatus::True, Reason::OnSchedule, message.into())
+            }),
         },
     }
 }

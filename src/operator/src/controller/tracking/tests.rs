@@ -1,7 +1,7 @@
 //! Steps 2, 3 and 5 by tables over scenes; the whole pipeline against an API server that plays scenarios.
 
 #![allow(clippy::needless_pass_by_value)] // a json! literal is handed over, not kept
-#![allow(clippy::type_complexity)] // rows of a table
+#![allow(clippy::large_stack_arrays, clippy::type_complexity)] // rows of tables
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

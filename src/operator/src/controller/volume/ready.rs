@@ -108,10 +108,9 @@ fn of_agent(volume: &EraVolume, node: &str) -> Word {
 
 fn tracking(volume: &EraVolume) -> String {
     match condition::find(said(volume), ConditionType::TrackingIntact) {
-        Some(intact) if !intact.is_true() => {
-            format!("the next snapshot is full: {}", intact.reason)
-        }
-        _ => String::new(),
+        Some(intact) if intact.is_true() => "the next snapshot is incremental".to_owned(),
+        Some(intact) => format!("the next snapshot is full: {}", intact.reason),
+        None => "era is in the data path".to_owned(),
     }
 }
 

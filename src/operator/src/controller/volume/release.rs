@@ -146,7 +146,7 @@ mod tests {
         ]);
         let free = |cause| Release::Free(cause);
         let n1 = || "n1".to_owned();
-        let table: [(&str, EraVolume, Option<&Node>, bool, &str, Release); 8] = [
+        let table: Vec<(&str, EraVolume, Option<&Node>, bool, &str, Release)> = vec![
             (
                 "not deleted",
                 era_volume("data", detached.clone()),
