@@ -23,6 +23,11 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// All of it, for a report.
+    pub(crate) fn report(&self) -> String {
+        format!("--- {}\n{}{}", self.command, self.stdout, self.stderr)
+    }
+
     /// The standard output of a success; else an error with all that was said.
     pub(crate) fn ok(self) -> Outcome<String> {
         if self.success {

@@ -127,8 +127,14 @@ fn append<W: std::io::Write>(
 }
 
 fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", hex_digest(bytes))
+}
+
+/// SHA-256 in hexadecimal digits.
+pub(crate) fn hex_digest(bytes: &[u8]) -> String {
+    let digits: Vec<String> =
+        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
 
 /// A part of an image, named by its digest.

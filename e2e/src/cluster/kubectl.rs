@@ -99,9 +99,10 @@ impl Kubectl {
     pub(crate) fn until_gone(&self, object: &str, deadline: Duration) -> Outcome {
         wait::until_ok(&format!("{object} to be gone"), deadline, || {
             let output = self.kubectl(&["get", object], None).map_err(|error| error.to_string())?;
-            match output.success {
-                false if output.stderr.contains("NotFound") => Ok(()),
-                _ => Err(output.stdout + &output.stderr),
+            if !output.success && output.stderr.contains("NotFound") {
+                Ok(())
+            } else {
+                Err(output.stdout + &output.stderr)
             }
         })?;
         Ok(())

@@ -6,6 +6,7 @@
 mod application;
 mod capture;
 mod control_plane;
+mod file_map;
 mod helm;
 mod images;
 mod kubectl;
@@ -28,7 +29,9 @@ use std::{
 pub(crate) use self::{
     application::{Application, Incarnation},
     capture::Output,
+    file_map::device_places,
     helm::Helm,
+    images::hex_digest,
     kubectl::{Kubectl, condition},
     node::{LVM_DISK, Node},
     product::{NAMESPACE, Product, install_arguments},
@@ -147,7 +150,7 @@ impl Cluster {
     /// What the node and the pods have said lately, for the report of a failure; also kept among the logs.
     pub(crate) fn diagnosis(&self) -> String {
         let kubectl = |arguments: &[&str]| match self.kubectl().kubectl(arguments, None) {
-            Ok(output) => format!("--- {}\n{}{}", output.command, output.stdout, output.stderr),
+            Ok(output) => output.report(),
             Err(error) => format!("--- {error}\n"),
         };
         let looks: &[&[&str]] = &[
@@ -170,7 +173,7 @@ impl Cluster {
             .node
             .script("dmsetup ls --tree; dmsetup table; dmsetup info -c; losetup -l; lvs -a")
         {
-            text += &format!("--- {}\n{}{}", devices.command, devices.stdout, devices.stderr);
+            text += &devices.report();
         }
         text += &self.node.logs(25);
         self.keep_logs();

@@ -64,7 +64,7 @@ impl Node {
             ("KUBELET", kubelet.display().to_string()),
             ("HARNESS", env::current_exe()?.display().to_string()),
         ];
-        let settings: String =
+        let settings: Vec<String> =
             settings.iter().map(|(name, value)| format!("{name}='{value}'\n")).collect();
         let card = format!(
             "vec0:transport=tap,ifname={},depth=64,mac={},gro=1",
@@ -77,7 +77,7 @@ impl Node {
             disks,
             kernel: vec![card, "quiet".to_owned()],
             netns: Some(network.namespace().name().to_owned()),
-            script: settings + include_str!("node.sh"),
+            script: settings.concat() + include_str!("node.sh"),
         })?;
         let address: Ipv4Addr = place.address().parse()?;
         let shell = Shell::new(network.namespace().clone(), address, NAME);

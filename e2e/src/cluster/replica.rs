@@ -23,13 +23,13 @@ pub(crate) struct Blocks {
 
 impl Blocks {
     /// Reads the kernel's list format: `0,2-4,30-49`, ascending and without overlap.
-    pub(crate) fn parse(list: &str, size: u64) -> Outcome<Self> {
+    pub(crate) fn parse(text: &str, size: u64) -> Outcome<Self> {
         let bad = |part: &str| format!("{part:?} is no range of a list of blocks");
         let mut ranges: Vec<Range> = Vec::new();
-        for part in list.split(',').filter(|part| !part.is_empty()) {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let first = first.parse().map_err(|_| bad(part))?;
-            let last = last.parse().map_err(|_| bad(part))?;
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let (low, high) = part.split_once('-').unwrap_or((part, part));
+            let first = low.parse().map_err(|_| bad(part))?;
+            let last = high.parse().map_err(|_| bad(part))?;
             if last < first || ranges.last().is_some_and(|before| first <= before.last) {
                 return Err(bad(part).into());
             }

@@ -1,5 +1,5 @@
 //! Volumes as an administrator makes them without a CSI driver: logical volumes on the node, and `local`
-//! PersistentVolumes that name them.
+//! persistent volumes that name them.
 
 use super::{LVM_DISK, Node, node};
 use crate::failure::Outcome;

@@ -8,7 +8,7 @@ use super::{Snapshot, Story};
 use crate::{
     cluster::{
         Application, Blocks, Cluster, Incarnation, Kubectl, NAMESPACE, Node, Product, Replica,
-        Volume, condition, create_group, ensure_group, install_arguments,
+        Volume, condition, create_group, device_places, ensure_group, install_arguments,
     },
     failure::Outcome,
     wait,
@@ -178,7 +178,7 @@ impl<'a> MainJob<'a> {
         self.application.until_more(50)?;
         let second = self.snapshot(story, "second")?;
         story.kubectl(&self.user, &["get", "esnap"])?;
-        self.follows(story, &second, first)?;
+        Self::follows(story, &second, first)?;
         story.kubectl(&self.user, &["get", "cbs"])?;
         story.kubectl(&self.user, &["get", "cbs", "second-0", "-o", "jsonpath={.ranges}"])?;
         self.lists_the_patterns(story, &second.blocks)?;
@@ -190,7 +190,7 @@ impl<'a> MainJob<'a> {
     }
 
     /// `next` is the next link of the chain after `base`.
-    fn follows(&self, story: &mut Story, next: &Snapshot, base: &Snapshot) -> Outcome {
+    fn follows(story: &mut Story, next: &Snapshot, base: &Snapshot) -> Outcome {
         let linked = next.kind == "Incremental"
             && next.chain == base.chain
             && next.base == base.name
@@ -243,7 +243,7 @@ impl<'a> MainJob<'a> {
         story.on_node(self.node(), &format!("sync -f {}", self.mount()?))?;
         let written = self.writes()?;
         let third = self.snapshot(story, "third")?;
-        self.follows(story, &third, second)?;
+        Self::follows(story, &third, second)?;
         self.copy_listed(story, &third)?;
         let still = self.writes()?;
         story.check(still == written, "nobody wrote since", &format!("{written} then {still}"))?;
@@ -281,23 +281,11 @@ impl<'a> MainJob<'a> {
     /// Waits for a snapshot that the schedule made, other than `known`; its name.
     fn until_scheduled(&self, known: Option<&str>) -> Outcome<String> {
         let found = wait::until_ok("the schedule's snapshot", Duration::from_secs(100), || {
-            let names = self.scheduled().map_err(|error| error.to_string())?;
+            let names = Snapshot::scheduled(&self.user).map_err(|error| error.to_string())?;
             let fresh = names.iter().find(|name| Some(name.as_str()) != known);
             fresh.cloned().ok_or_else(|| format!("{names:?}"))
         })?;
         Ok(found)
-    }
-
-    /// The names of the snapshots that belong to the EraTracking.
-    fn scheduled(&self) -> Outcome<Vec<String>> {
-        let list = self.user.json(&["get", "esnap"])?;
-        let owned = |it: &&Value| {
-            let owners = it["metadata"]["ownerReferences"].as_array();
-            owners.is_some_and(|owners| owners.iter().any(|owner| owner["kind"] == "EraTracking"))
-        };
-        let items = list["items"].as_array().ok_or("a list without items")?;
-        let name = |it: &Value| it["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        Ok(items.iter().filter(owned).map(name).collect())
     }
 
     fn restart_the_agent(&self, story: &mut Story) -> Outcome {
@@ -336,10 +324,10 @@ impl<'a> MainJob<'a> {
         let name =
             story.wait("waiting for the minute", || self.until_scheduled(Some(&before.name)))?;
         let next = story.wait("and for its snapshot", || Snapshot::ready(&self.user, &name))?;
-        self.follows(story, &next, before)?;
+        Self::follows(story, &next, before)?;
         self.user.until_gone(&format!("erasnapshot/{}", before.name), SOON)?;
         self.user.until_gone(&format!("changedblockslice/{}-0", before.name), SOON)?;
-        let kept = self.scheduled()?;
+        let kept = Snapshot::scheduled(&self.user)?;
         story.kubectl(&self.user, &["get", "et,esnap"])?;
         let last = kept.len() == 1 && !kept.contains(&before.name);
         story.check(last, "one is kept, the older one went with its list", &format!("{kept:?}"))
@@ -387,34 +375,6 @@ const KNOWN_BYTES: u64 = 16 << 20;
 /// What is written over it afterwards: offset and length in bytes; aligned, unaligned, longer than a block.
 const PATTERNS: [(u64, u64); 3] = [(0, 4096), (5_000_001, 300_000), (11 << 20, 1 << 20)];
 
-/// Where a part of a file lies on the device, by the output of `filefrag -v -b4096`: offsets and lengths in bytes.
-fn device_places(map: &str, offset: u64, length: u64) -> Outcome<Vec<(u64, u64)>> {
-    const BLOCK: u64 = 4096;
-    let end = offset + length;
-    let mut places = Vec::new();
-    // "   0:        0..    4095:      34816..     38911:   4096:             last,eof"
-    for line in map.lines() {
-        let numbers: Vec<u64> = line
-            .split(|letter: char| !letter.is_ascii_digit())
-            .filter_map(|word| word.parse().ok())
-            .collect();
-        let (true, [_, first, last, physical, ..]) = (line.contains(".."), numbers.as_slice())
-        else {
-            continue;
-        };
-        let (from, to) = (offset.max(first * BLOCK), end.min((last + 1) * BLOCK));
-        if from < to {
-            places.push((physical * BLOCK + from - first * BLOCK, to - from));
-        }
-    }
-    let found: u64 = places.iter().map(|(_, length)| length).sum();
-    if found == length {
-        Ok(places)
-    } else {
-        Err(format!("the map of the file has holes:\n{map}").into())
-    }
-}
-
 /// A size as a reader wants it.
 fn mebibytes(bytes: u64) -> String {
     let tenths = (bytes * 10).div_ceil(1 << 20);
@@ -424,21 +384,6 @@ fn mebibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const MAP: &str = "Filesystem type is: ef53
-File size of /x/known is 16777216 (4096 blocks of 4096 bytes)
- ext:     logical_offset:        physical_offset: length:   expected: flags:
-   0:        0..    2047:      34816..     36863:   2048:
-   1:     2048..    4095:      40960..     43007:   2048:      36864: last,eof
-/x/known: 2 extents found";
-
-    #[test]
-    fn a_part_of_a_file_is_found_on_the_device() {
-        assert_eq!(device_places(MAP, 0, 4096).unwrap(), [(34816 * 4096, 4096)]);
-        let across = device_places(MAP, 2048 * 4096 - 10, 20).unwrap();
-        assert_eq!(across, [(36864 * 4096 - 10, 10), (40960 * 4096, 10)]);
-        assert!(device_places(MAP, 4095 * 4096, 8192).is_err());
-    }
 
     #[test]
     fn sizes_read_well() {

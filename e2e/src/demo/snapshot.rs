@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::{
-    cluster::{Blocks, Kubectl, condition},
+    cluster::{Blocks, Kubectl, condition, hex_digest},
     failure::Outcome,
 };
 
@@ -59,6 +58,18 @@ spec: {{claimName: {claim}}}
         Self::read(kubectl, name, &value)
     }
 
+    /// The names of the snapshots that a schedule made and keeps.
+    pub(crate) fn scheduled(kubectl: &Kubectl) -> Outcome<Vec<String>> {
+        let list = kubectl.json(&["get", "erasnapshots"])?;
+        let owned = |it: &&Value| {
+            let owners = it["metadata"]["ownerReferences"].as_array();
+            owners.is_some_and(|owners| owners.iter().any(|owner| owner["kind"] == "EraTracking"))
+        };
+        let items = list["items"].as_array().ok_or("a list without items")?;
+        let name = |it: &Value| it["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        Ok(items.iter().filter(owned).map(name).collect())
+    }
+
     fn read(kubectl: &Kubectl, name: &str, value: &Value) -> Outcome<Self> {
         let status = &value["status"];
         let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
@@ -89,7 +100,7 @@ fn read_list(kubectl: &Kubectl, name: &str, snapshot: &Value) -> Outcome<Blocks>
     }
     let lists: Vec<&str> = slices.iter().filter_map(|slice| slice["ranges"].as_str()).collect();
     let list = lists.join(",");
-    let digest: String = Sha256::digest(&list).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex_digest(list.as_bytes());
     if status["slices"]["sha256"] != digest.as_str() {
         return Err(format!(
             "{name}: the slices' digest is {digest}, not {}",

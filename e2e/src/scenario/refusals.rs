@@ -23,7 +23,7 @@ const REFUSALS: &[Refusal] = &[
     refusal("eravolume/idle", "Attached", "NotInUse", ""),
     refusal("eravolume/directory", "Attached", "SharedFilesystem", ""),
     refusal("eravolume/many", "Attached", "AccessModeUnsupported", "ReadWriteMany"),
-    refusal("eravolume/disk", "Attached", "NotDeviceMapper", "loop"),
+    refusal("eravolume/disk", "Attached", "NotDeviceMapper", "7:77"),
     refusal("eravolume/memory", "Attached", "NotBlockBacked", "tmpfs"),
     refusal("eravolume/snapshots", "Attached", "VolumeHasSnapshots", ""),
 ];
