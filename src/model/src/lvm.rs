@@ -89,6 +89,15 @@ impl<'a> LvmUuid<'a> {
     }
 }
 
+/// The id of the volume group, out of the uuid of a volume that users see; none for an inner
+/// device and for what is not LVM's.
+pub fn group_of(uuid: &DmUuid) -> Option<&str> {
+    match LvmUuid::parse(uuid)? {
+        LvmUuid::Volume => uuid.as_str().get(4..36),
+        LvmUuid::Inner(_) => None,
+    }
+}
+
 impl fmt::Display for VgName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)

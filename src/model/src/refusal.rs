@@ -83,6 +83,12 @@ pub enum Refusal {
         /// X.
         name: DmName,
     },
+    /// X-base would hold LVM's temporary mirror, which pvmove must remove in the end.
+    #[error("volume {name} is being moved by pvmove; wait until it has finished")]
+    BeingMoved {
+        /// X.
+        name: DmName,
+    },
     /// dm-era has no DAX.
     #[error("device {name} is in use with DAX, which bypasses tracking; mount without dax")]
     Dax {
@@ -248,6 +254,7 @@ impl Refusal {
             Self::OwnDevice { .. } | Self::TrackedElsewhere { .. } => "DeviceClaimed",
             Self::NoTable { .. }
             | Self::Suspended { .. }
+            | Self::BeingMoved { .. }
             | Self::SlotTaken { .. }
             | Self::Busy { .. } => "DeviceBusy",
             Self::TooSmall { .. } => "DeviceTooSmall",

@@ -64,6 +64,27 @@ fn a_volume_with_lvm_snapshots() {
     assert_eq!(message, "volume vg--a-data has LVM snapshots; remove them first");
 }
 
+/// Its mirror is a whole volume of the same group; volumes of other groups, and inner layers,
+/// are not.
+#[test]
+fn a_volume_that_pvmove_moves() {
+    let above = |group: &str, layer: &str| {
+        let id = |group: &str, volume: &str| group.repeat(32) + &volume.repeat(32);
+        let own = format!("LVM-{}", id("g", "x")).parse().unwrap();
+        let mut observed = with_x(|x| x.device.uuid = Some(own));
+        if let Subject::Mapped(x) = &mut observed.x {
+            let uuid = format!("LVM-{}{layer}", id(group, "m")).parse().unwrap();
+            x.beneath = vec![Beneath { number: number(9), uuid: Some(uuid) }];
+        }
+        observed
+    };
+    let (reason, message) = refused(&above("g", ""));
+    assert_eq!(reason, "DeviceBusy");
+    assert_eq!(message, "volume vg--a-data is being moved by pvmove; wait until it has finished");
+    assert_eq!(eligible(&above("h", ""), Granularity::DEFAULT), Ok(()));
+    assert_eq!(eligible(&above("g", "-tpool"), Granularity::DEFAULT), Ok(()));
+}
+
 #[test]
 fn devices_in_a_state_that_must_be_left_alone() {
     let reason = |change: fn(&mut Volume)| refused(&with_x(change)).0;

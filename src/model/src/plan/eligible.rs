@@ -1,5 +1,5 @@
 use super::{Refusal, situation};
-use crate::lvm::LvmUuid;
+use crate::lvm::{self, LvmUuid};
 use crate::names::DmUuid;
 use crate::refusal::{LEAST_LENGTH, MOST_BLOCKS};
 use crate::stack::{Kernel, Observed, Tracked, Volume};
@@ -66,11 +66,23 @@ fn identity(volume: &Volume) -> Result<(), Refusal> {
     if let Some(LvmUuid::Inner(layer)) = volume.device.uuid.as_ref().and_then(LvmUuid::parse) {
         return Err(Refusal::InnerLvmDevice { name: name(), layer: layer.to_owned() });
     }
+    if is_being_moved(volume) {
+        return Err(Refusal::BeingMoved { name: name() });
+    }
     let others = volume.beneath.iter().filter_map(|device| device.uuid.as_ref());
     match others.into_iter().find(|uuid| uuid.is_ours()) {
         Some(uuid) => Err(Refusal::TrackedElsewhere { name: name(), uuid: uuid.clone() }),
         None => Ok(()),
     }
+}
+
+/// A whole logical volume directly beneath another one of its group is the mirror that pvmove
+/// puts there while it moves extents (`pvmove0`); LVM's other layers have a suffix in their uuid.
+/// LVM cannot remove it while X-base maps it, and then leaves it suspended.
+fn is_being_moved(volume: &Volume) -> bool {
+    let group = |uuid: &Option<DmUuid>| uuid.as_ref().and_then(lvm::group_of).map(str::to_owned);
+    let own = group(&volume.device.uuid);
+    own.is_some() && volume.beneath.iter().any(|device| group(&device.uuid) == own)
 }
 
 fn targets(volume: &Volume, table: &Table) -> Result<(), Refusal> {

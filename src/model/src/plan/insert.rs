@@ -148,7 +148,8 @@ impl Draft<'_> {
 
     fn swap(&mut self, table: &Table) {
         let x = self.volume.device.number;
-        let (old, new) = (shape::planned(table), shape::planned_live(table, self.volume.pool_chunk));
+        let (old, new) =
+            (shape::planned(table), shape::planned_live(table, self.volume.pool_chunk));
         let table = new.clone();
         self.steps.push(Step::SwapIn { x, expect: old, table, keep_read_ahead: true });
         self.steps.push(Step::VerifyLive { x, table: new });
