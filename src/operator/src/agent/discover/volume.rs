@@ -118,26 +118,8 @@ fn source(name: &str, spec: &PersistentVolumeSpec) -> Result<Source, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::testing::{CLAIM_UID, VOLUME_UID, era_volume};
+    use crate::agent::testing::{CLAIM_UID, VOLUME_UID, era_volume, persistent_volume};
     use serde_json::{Value, json};
-
-    /// The PersistentVolume it means, with the fields of `spec` given put in or over the usual ones.
-    fn persistent_volume(overrides: &Value) -> PersistentVolume {
-        let mut spec = json!({
-            "capacity": {"storage": "1Gi"},
-            "accessModes": ["ReadWriteOnce"],
-            "claimRef": {"namespace": "apps", "name": "data", "uid": CLAIM_UID},
-            "local": {"path": "/dev/vg/data"},
-        });
-        for (key, value) in overrides.as_object().expect("an object") {
-            spec[key] = value.clone();
-        }
-        serde_json::from_value(json!({
-            "apiVersion": "v1", "kind": "PersistentVolume",
-            "metadata": {"name": "pv-a", "uid": VOLUME_UID}, "spec": spec,
-        }))
-        .expect("a PersistentVolume")
-    }
 
     fn claimed(overrides: &Value) -> Result<ClaimedVolume, Refusal> {
         ClaimedVolume::new(&era_volume(), &persistent_volume(overrides))

@@ -20,11 +20,11 @@ fn now() -> Timestamp {
     at(30)
 }
 
-async fn advance(memory: &Arc<Memory>, tracked: Option<&Tracked>, name: &str) -> Outcome {
-    let operations = Operations::new(memory.clone(), VOLUME_UID);
+async fn advance(memory: &Memory, tracked: Option<&Tracked>, name: &str) -> Outcome {
+    let operations = Operations::new(Arc::new(memory.clone()), VOLUME_UID);
     let volume = era_volume();
     let procedure = Procedure {
-        cluster: &**memory,
+        cluster: memory,
         operations: &operations,
         volume: &volume,
         tracked,
@@ -42,8 +42,8 @@ fn asked(name: &str) -> eratrack_api::EraSnapshot {
 }
 
 /// A volume with one complete snapshot, `a`.
-async fn with_base() -> Arc<Memory> {
-    let memory = Arc::new(Memory::default());
+async fn with_base() -> Memory {
+    let memory = Memory::default();
     memory
         .attach(&crate::agent::stacks::Wanted {
             volume_uid: VOLUME_UID.into(),
@@ -150,7 +150,7 @@ async fn a_quota_fails_it_with_the_servers_words() {
 
 #[tokio::test]
 async fn without_era_it_waits_and_says_so() {
-    let memory = Arc::new(Memory::default());
+    let memory = Memory::default();
     memory.put(asked("a"));
     let outcome = advance(&memory, None, "a").await;
     assert!(matches!(outcome, Outcome::Waiting(None)), "{outcome:?}");

@@ -2,18 +2,20 @@
 //! afterwards has none.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use eratrack_api::{
     ChangedBlockSlice, ConditionType, EraSnapshot, EraSnapshotStatus, EraVolume, EraVolumeStatus,
     condition,
 };
 use eratrack_model::extents::RunList;
+use eratrack_model::units::DevNo;
 use eratrack_model::{Era, Run};
 use k8s_openapi::api::core::v1::PersistentVolume;
 
 use super::{at, tracked};
 use crate::agent::cluster::{Cluster, ClusterError, Key, Notice};
+use crate::agent::discover::{ClaimedVolume, DiscoverError, Node, Refusal};
 use crate::agent::stacks::{
     Boundary, Changes, Found, Health, Liveness, StackError, Stacks, Tracked, Wanted,
 };
@@ -27,9 +29,9 @@ pub(crate) enum Kill {
     After(usize),
 }
 
-/// Everything.
-#[derive(Default)]
-pub(crate) struct Memory(Mutex<Inner>);
+/// Everything; a clone is the same.
+#[derive(Clone, Default)]
+pub(crate) struct Memory(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
@@ -45,8 +47,24 @@ struct Inner {
     /// The last era of each block that was written.
     blocks: BTreeMap<u64, u32>,
     era: u32,
-    /// What a quota answers.
+    /// Whether a quota admits no slice.
     quota: bool,
+    /// The only EraVolume.
+    volume: Option<EraVolume>,
+    /// Whether the API server can be reached.
+    cut_off: bool,
+    /// Writes of the EraVolume's status.
+    said: usize,
+    /// Where the machine has the volume's device.
+    device: Option<DevNo>,
+    /// The stack, if era is in.
+    stack: Option<Tracked>,
+    /// How many chains there were.
+    chains: usize,
+    /// What the live table looks like, if it is not ours.
+    live: Option<Liveness>,
+    /// What era says of itself, if it is not well.
+    health: Option<Health>,
 }
 
 impl Memory {
@@ -116,9 +134,56 @@ impl Memory {
         inner.log[inner.began[&since]..inner.began[&until]].to_vec()
     }
 
+    /// Changes what the world is like.
+    pub(crate) fn set_volume(&self, volume: Option<EraVolume>) {
+        self.inner().volume = volume;
+    }
+
+    /// The EraVolume as the API server has it.
+    pub(crate) fn volume_now(&self) -> Option<EraVolume> {
+        self.inner().volume.clone()
+    }
+
+    /// The API server cannot be reached, or can be again.
+    pub(crate) fn cut_off(&self, cut_off: bool) {
+        self.inner().cut_off = cut_off;
+    }
+
+    /// A pod uses the volume on this device.
+    pub(crate) fn use_device(&self, device: DevNo) {
+        self.inner().device = Some(device);
+    }
+
+    /// Somebody changes the live table.
+    pub(crate) fn set_live(&self, live: Liveness) {
+        self.inner().live = Some(live);
+    }
+
+    /// Era's metadata fails.
+    pub(crate) fn fail_era(&self) {
+        self.inner().health = Some(Health::Failed);
+    }
+
+    /// The chain of the stack that is in.
+    pub(crate) fn chain(&self) -> Option<String> {
+        self.inner().stack.as_ref().map(|stack| stack.chain.clone())
+    }
+
+    /// How often the EraVolume's status was written.
+    pub(crate) fn said(&self) -> usize {
+        self.inner().said
+    }
+
     /// How many slices there are.
     pub(crate) fn slices(&self) -> usize {
         self.inner().slices.len()
+    }
+
+    fn reach(&self, what: &str) -> Result<(), ClusterError> {
+        if self.inner().cut_off {
+            return Err(ClusterError::Timeout { what: what.to_owned(), seconds: 30 });
+        }
+        Ok(())
     }
 
     fn effect<T>(&self, what: &str, act: impl FnOnce(&mut Inner) -> T) -> Result<T, ClusterError> {
@@ -147,20 +212,29 @@ impl Stacks for Memory {
         Ok(Vec::new())
     }
 
-    fn attach(&self, _: &Wanted) -> Result<(Tracked, bool), StackError> {
+    fn attach(&self, wanted: &Wanted) -> Result<(Tracked, bool), StackError> {
         self.effect("attach", |inner| {
+            if let Some(stack) = &inner.stack {
+                return (stack.clone(), false);
+            }
+            let chain = tracked().chain.replacen("4444", &format!("444{}", 4 + inner.chains), 1);
+            let stack = Tracked { chain, granularity: wanted.granularity, ..tracked() };
+            inner.chains += 1;
             inner.era = 1;
-            (tracked(), true)
+            inner.stack = Some(stack.clone());
+            (stack, true)
         })
         .map_err(machine)
     }
 
     fn liveness(&self, _: &str) -> Result<Liveness, StackError> {
-        Ok(Liveness::Intact)
+        Ok(self.inner().live.unwrap_or(Liveness::Intact))
     }
 
     fn health(&self, _: &str) -> Result<Health, StackError> {
-        Ok(Health::Good { era: Era(self.inner().era), used_bytes: 4096, total_bytes: 1 << 20 })
+        let inner = self.inner();
+        let well = Health::Good { era: Era(inner.era), used_bytes: 4096, total_bytes: 1 << 20 };
+        Ok(inner.health.unwrap_or(well))
     }
 
     fn boundary(&self, _: &str) -> Result<Boundary, StackError> {
@@ -168,7 +242,7 @@ impl Stacks for Memory {
             inner.era += 1;
             let (era, length) = (inner.era, inner.log.len());
             inner.began.insert(era, length);
-            Boundary { era: Era(era), time: at(20) }
+            Boundary { era: Era(era), time: at(25) }
         })
         .map_err(machine)
     }
@@ -184,21 +258,40 @@ impl Stacks for Memory {
     }
 
     fn detach(&self, _: &str) -> Result<(), StackError> {
-        self.effect("detach", |_| ()).map_err(machine)
+        self.effect("detach", |inner| {
+            (inner.stack, inner.live, inner.health) = (None, None, None);
+        })
+        .map_err(machine)
+    }
+}
+
+impl Node for Memory {
+    fn find(&self, _: &ClaimedVolume) -> Result<DevNo, DiscoverError> {
+        self.inner().device.ok_or_else(|| Refusal::NotInUse.into())
+    }
+
+    fn write_counters(&self, _: DevNo) -> Option<[u64; 4]> {
+        None
     }
 }
 
 impl Cluster for Memory {
-    async fn volume(&self, _: &Key) -> Result<Option<EraVolume>, ClusterError> {
-        Ok(Some(super::era_volume()))
+    async fn volume(&self, key: &Key) -> Result<Option<EraVolume>, ClusterError> {
+        self.reach(&key.to_string())?;
+        Ok(self.inner().volume.clone())
     }
 
     async fn volumes(&self) -> Result<Vec<EraVolume>, ClusterError> {
-        Ok(vec![super::era_volume()])
+        self.reach("EraVolumes")?;
+        Ok(self.inner().volume.iter().cloned().collect())
     }
 
-    async fn persistent_volume(&self, _: &str) -> Result<Option<PersistentVolume>, ClusterError> {
-        Ok(None)
+    async fn persistent_volume(
+        &self,
+        name: &str,
+    ) -> Result<Option<PersistentVolume>, ClusterError> {
+        self.reach(name)?;
+        Ok(Some(super::persistent_volume(&serde_json::json!({}))))
     }
 
     async fn snapshot(&self, key: &Key) -> Result<Option<EraSnapshot>, ClusterError> {
@@ -216,7 +309,13 @@ impl Cluster for Memory {
         volume: &EraVolume,
         status: &EraVolumeStatus,
     ) -> Result<EraVolume, ClusterError> {
-        Ok(EraVolume { status: Some(status.clone()), ..volume.clone() })
+        let what = Key::of(volume).to_string();
+        self.reach(&what)?;
+        let mut inner = self.inner();
+        inner.said += 1;
+        let there = inner.volume.as_mut().ok_or(ClusterError::Gone { what })?;
+        there.status = Some(status.clone());
+        Ok(there.clone())
     }
 
     async fn write_snapshot(

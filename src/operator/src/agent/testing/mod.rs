@@ -4,6 +4,7 @@ pub(crate) mod memory;
 
 use eratrack_api::{Device, EraSnapshot, EraVolume, Granularity};
 use eratrack_model::units::DevNo;
+use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -45,6 +46,24 @@ pub(crate) fn era_volume() -> EraVolume {
         },
     }))
     .expect("an EraVolume")
+}
+
+/// Its PersistentVolume, with the fields of `spec` given put in or over the usual ones.
+pub(crate) fn persistent_volume(overrides: &Value) -> PersistentVolume {
+    let mut spec = json!({
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"],
+        "claimRef": {"namespace": "apps", "name": "data", "uid": CLAIM_UID},
+        "local": {"path": "/dev/vg/data"},
+    });
+    for (key, value) in overrides.as_object().expect("an object") {
+        spec[key] = value.clone();
+    }
+    serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "PersistentVolume",
+        "metadata": {"name": "pv-a", "uid": VOLUME_UID}, "spec": spec,
+    }))
+    .expect("a PersistentVolume")
 }
 
 /// The stack of that volume: a device of 1000 blocks, the last of them cut short.

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::chain;
 use super::retry;
+use super::stack::{Absent, Present, Stack};
 use super::status::AttachedFacts;
-use super::worker::{Absent, Present, Stack, Worker};
+use super::worker::Worker;
 use crate::agent::cluster::{Cluster, ClusterError};
 use crate::agent::discover::{ClaimedVolume, DiscoverError, Node, Refusal};
 use crate::agent::operations::Operation;
@@ -73,7 +74,10 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         }
         self.mounts.mark_unchanged();
         match self.attach(volume).await {
-            Ok(present) => self.stack = Stack::Present(Box::new(present)),
+            Ok(present) => {
+                self.stack = Stack::Present(Box::new(present));
+                self.ask_health().await;
+            }
             Err(error) => {
                 let absent = error.absent(attempts);
                 tracing::info!(reason = %absent.reason, message = absent.message, "not attached");

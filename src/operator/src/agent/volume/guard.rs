@@ -6,7 +6,8 @@ use eratrack_api::{MetadataUse, Reason};
 use tokio::time::Instant;
 
 use super::retry;
-use super::worker::{Absent, Stack, Worker};
+use super::stack::{Absent, Stack};
+use super::worker::Worker;
 use crate::agent::cluster::Cluster;
 use crate::agent::discover::Node;
 use crate::agent::operations::Operation;

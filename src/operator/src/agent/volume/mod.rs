@@ -1,6 +1,7 @@
 //! One tracked volume: a worker of its own, which does one thing at a time.
 //!
 //! - `chain`, `status`: what is said of it (pure)
+//! - `stack`: what the worker knows
 //! - `worker`: the loop
 //! - `attach`, `guard`, `snapshots`: the worker's steps
 //! - `retry`: when to try again (pure)
@@ -10,7 +11,10 @@ mod chain;
 mod guard;
 mod retry;
 mod snapshots;
+mod stack;
 mod status;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub(crate) use status::State;

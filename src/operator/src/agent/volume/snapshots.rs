@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eratrack_api::{EraSnapshot, EraVolume, Reason};
+use eratrack_api::{EraSnapshot, EraVolume, LastSnapshot, Reason};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
-use super::worker::{Stack, Worker, last_snapshot};
+use super::stack::Stack;
+use super::worker::Worker;
 use crate::agent::cluster::{Cluster, Key};
 use crate::agent::discover::Node;
 use crate::agent::snapshot::base::base_of;
@@ -171,4 +172,17 @@ fn latest_boundary(all: &[Arc<EraSnapshot>]) -> Option<Timestamp> {
     all.iter()
         .filter_map(|snapshot| Some(snapshot.status.as_ref()?.boundary_time.as_ref()?.0))
         .max()
+}
+
+/// What the volume says of a complete snapshot.
+fn last_snapshot(snapshot: &EraSnapshot) -> Option<LastSnapshot> {
+    let status = snapshot.status.as_ref()?;
+    Some(LastSnapshot {
+        name: snapshot.metadata.name.clone()?,
+        uid: snapshot.metadata.uid.clone()?,
+        era: status.era?,
+        time: status.boundary_time.clone()?,
+        changed: status.changed.clone(),
+        changed_bytes: status.changed_bytes,
+    })
 }

@@ -85,7 +85,16 @@ pub(crate) fn update(before: &EraVolumeStatus, facts: &Facts, now: Timestamp) ->
     }
     // Where both conditions say the same, once is enough.
     notices.dedup_by(|a, b| a.reason == b.reason);
-    (status != *before).then_some(Update { status, notices })
+    (gist(&status) != gist(before)).then_some(Update { status, notices })
+}
+
+/// The status without the figures in its messages: how much room is missing is no news every minute.
+fn gist(status: &EraVolumeStatus) -> EraVolumeStatus {
+    let mut gist = status.clone();
+    for condition in &mut gist.conditions {
+        condition.message.retain(|c| !c.is_ascii_digit());
+    }
+    gist
 }
 
 fn with_stack(attached: &AttachedFacts) -> EraVolumeStatus {
@@ -134,7 +143,7 @@ fn intact(attached: &AttachedFacts) -> (bool, Reason, String) {
         return (true, Reason::ChainIntact, message);
     }
     let reason = Reason::parse(&attached.chain.start_reason).unwrap_or(Reason::NoBaseline);
-    (false, reason, format!("the next snapshot is full: {}", reason.means()))
+    (false, reason, reason.means().to_owned())
 }
 
 /// Whether somebody should have a look: not for what is usual in a volume's life.
@@ -233,6 +242,22 @@ mod tests {
                 .any(|notice| notice.warning && notice.reason == Reason::TableReloaded)
         );
         assert_eq!(super::super::chain::broken_for(&broken.status), Some(Reason::TableReloaded));
+    }
+
+    #[test]
+    fn other_figures_in_a_message_are_no_news() {
+        let facts = |message: &str| Facts {
+            generation: None,
+            state: State::Detached {
+                reason: Reason::MetadataNoSpace,
+                message: message.into(),
+                broken: None,
+            },
+        };
+        let before = EraVolumeStatus::default();
+        let before = update(&before, &facts("12Mi of 40Mi are free"), at(1)).expect("new").status;
+        assert_eq!(update(&before, &facts("11Mi of 40Mi are free"), at(2)), None);
+        assert!(update(&before, &facts("the disk is gone"), at(2)).is_some());
     }
 
     #[test]

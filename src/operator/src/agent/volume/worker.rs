@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use eratrack_api::{EraSnapshot, EraVolume, EraVolumeStatus, LastSnapshot, MetadataUse, Reason};
+use eratrack_api::{EraSnapshot, EraVolume, EraVolumeStatus, Reason};
 use eratrack_model::units::DevNo;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::jiff::Timestamp;
@@ -19,12 +19,13 @@ use tracing::Instrument;
 
 use super::chain::Evidence;
 use super::retry;
-use super::status::{self, AttachedFacts, Facts, State};
+use super::stack::{Absent, Stack};
+use super::status::{self, Facts, State};
 use crate::agent::cluster::{Cluster, Key};
 use crate::agent::discover::Node;
 use crate::agent::metrics::Metrics;
 use crate::agent::operations::{Operation, Operations};
-use crate::agent::stacks::{Found, FoundState, Stacks, Tracked};
+use crate::agent::stacks::{Found, FoundState, Stacks};
 
 /// How often a volume that nothing happens to is looked at nevertheless.
 const IDLE: Duration = Duration::from_secs(600);
@@ -67,41 +68,6 @@ pub(crate) struct Worker<C, S, N> {
     wake: Instant,
 }
 
-/// What is on the machine, as far as the worker knows.
-#[derive(Debug)]
-pub(super) enum Stack {
-    /// No era, and why.
-    Absent(Absent),
-    /// Era is in the data path.
-    Present(Box<Present>),
-    /// The chain has ended and era is to come out, which did not succeed yet.
-    Doomed { reason: Reason, attempts: u32, retry: Instant, then: Duration },
-}
-
-/// No era.
-#[derive(Debug)]
-pub(super) struct Absent {
-    pub(super) reason: Reason,
-    pub(super) message: String,
-    pub(super) attempts: u32,
-    /// When to try again, beside a change of the mounts.
-    pub(super) retry: Option<Instant>,
-    /// Whether a change of the mounts is a reason to try again.
-    pub(super) at_mounts: bool,
-}
-
-/// Era is in the data path.
-#[derive(Debug)]
-pub(super) struct Present {
-    pub(super) tracked: Tracked,
-    pub(super) facts: AttachedFacts,
-    pub(super) next_liveness: Instant,
-    pub(super) next_health: Instant,
-    /// The device's write counters at the last look.
-    pub(super) counters: Option<[u64; 4]>,
-    pub(super) metadata: Option<MetadataUse>,
-}
-
 /// What the API server wants of the volume.
 enum Wish {
     /// Era in its data path.
@@ -122,19 +88,6 @@ enum Turn {
     Left,
     /// The volume is gone, and so is everything of ours.
     Over,
-}
-
-impl Stack {
-    /// Nothing was tried yet.
-    pub(super) fn unknown() -> Self {
-        Self::Absent(Absent {
-            reason: Reason::NotInUse,
-            message: "not looked for yet".to_owned(),
-            attempts: 0,
-            retry: Some(Instant::now()),
-            at_mounts: true,
-        })
-    }
 }
 
 impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
@@ -179,7 +132,11 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         let span = tracing::info_span!("volume", key = %self.key);
         async {
             loop {
-                let for_mounts = match self.turn().await {
+                let ended = self.turn().await;
+                if let Stack::Present(present) = &self.stack {
+                    self.wake = self.wake.min(present.next_liveness);
+                }
+                let for_mounts = match ended {
                     Turn::Over => break,
                     Turn::Left => false,
                     Turn::Done => matches!(&self.stack, Stack::Absent(absent) if absent.at_mounts),
@@ -252,7 +209,9 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     }
 
     async fn track(&mut self, volume: &EraVolume) {
-        self.follow(volume).await;
+        if !self.follow(volume).await {
+            return;
+        }
         self.guard().await;
         self.attach_if_due(volume).await;
         self.publish(volume).await;
@@ -261,11 +220,12 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         }
     }
 
-    /// The name may stand for another PersistentVolume by now; a wish for another granularity ends the chain.
-    async fn follow(&mut self, volume: &EraVolume) {
+    /// The name may stand for another PersistentVolume by now; a wish for another granularity ends the chain. False while
+    /// the last PersistentVolume's stack is still in.
+    async fn follow(&mut self, volume: &EraVolume) -> bool {
         if volume.spec.volume.uid != self.operations.volume_uid() {
             if !self.forget().await {
-                return;
+                return false;
             }
             self.operations = Operations::new(self.context.stacks.clone(), &volume.spec.volume.uid);
             self.stack = Stack::unknown();
@@ -282,6 +242,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         {
             self.end_chain(Reason::GranularityChanged, Duration::ZERO).await;
         }
+        true
     }
 
     async fn release(&mut self, volume: &EraVolume) {
@@ -376,17 +337,4 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         let left = then.duration_since((self.context.now)());
         Instant::now() + Duration::try_from(left).unwrap_or_default()
     }
-}
-
-/// What the volume says of a complete snapshot.
-pub(super) fn last_snapshot(snapshot: &EraSnapshot) -> Option<LastSnapshot> {
-    let status = snapshot.status.as_ref()?;
-    Some(LastSnapshot {
-        name: snapshot.metadata.name.clone()?,
-        uid: snapshot.metadata.uid.clone()?,
-        era: status.era?,
-        time: status.boundary_time.clone()?,
-        changed: status.changed.clone(),
-        changed_bytes: status.changed_bytes,
-    })
 }

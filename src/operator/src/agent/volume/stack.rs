@@ -1,0 +1,57 @@
+//! What a worker knows of its volume's stack.
+
+use std::time::Duration;
+
+use eratrack_api::{MetadataUse, Reason};
+use tokio::time::Instant;
+
+use super::status::AttachedFacts;
+use crate::agent::stacks::Tracked;
+
+/// What is on the machine, as far as the worker knows.
+#[derive(Debug)]
+pub(super) enum Stack {
+    /// No era, and why.
+    Absent(Absent),
+    /// Era is in the data path.
+    Present(Box<Present>),
+    /// The chain has ended and era is to come out, which did not succeed yet.
+    Doomed { reason: Reason, attempts: u32, retry: Instant, then: Duration },
+}
+
+/// No era.
+#[derive(Debug)]
+pub(super) struct Absent {
+    pub(super) reason: Reason,
+    pub(super) message: String,
+    pub(super) attempts: u32,
+    /// When to try again, beside a change of the mounts.
+    pub(super) retry: Option<Instant>,
+    /// Whether a change of the mounts is a reason to try again.
+    pub(super) at_mounts: bool,
+}
+
+/// Era is in the data path.
+#[derive(Debug)]
+pub(super) struct Present {
+    pub(super) tracked: Tracked,
+    pub(super) facts: AttachedFacts,
+    pub(super) next_liveness: Instant,
+    pub(super) next_health: Instant,
+    /// The device's write counters at the last look.
+    pub(super) counters: Option<[u64; 4]>,
+    pub(super) metadata: Option<MetadataUse>,
+}
+
+impl Stack {
+    /// Nothing was tried yet.
+    pub(super) fn unknown() -> Self {
+        Self::Absent(Absent {
+            reason: Reason::NotInUse,
+            message: "not looked for yet".to_owned(),
+            attempts: 0,
+            retry: Some(Instant::now()),
+            at_mounts: true,
+        })
+    }
+}
