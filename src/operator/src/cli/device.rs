@@ -38,6 +38,7 @@ pub(crate) struct ChangedArgs {
     /// metadata as last committed, which needs a device at rest. BLOCK is the last field of the device's status: give
     /// it while the device is active; else it is found in the superblock
     #[arg(long, value_name = "BLOCK", num_args = 0..=1, require_equals = true)]
+    #[allow(clippy::option_option)] // clap: absent, given alone, given with a block
     metadata_snapshot: Option<Option<u64>>,
     /// How to print the list
     #[arg(long, value_enum, default_value_t = Output::List)]
@@ -50,7 +51,7 @@ enum Output {
     List,
     /// An object with the eras, the sizes and the ranges, both ends included
     Json,
-    /// As era_invalidate prints it: the end of a range is not included
+    /// As `era_invalidate` prints it: the end of a range is not included
     Xml,
 }
 
@@ -135,7 +136,7 @@ fn print_changes(
     .map_err(DeviceError::Print)
 }
 
-/// A device that something holds open may change under a reader of its live view: O_EXCL finds that out, because device
+/// A device that something holds open may change under a reader of its live view: `O_EXCL` finds that out, because device
 /// mapper claims what it uses.
 fn open(path: &Path, view: View) -> Result<FileSource, DeviceError> {
     let failed = |source: io::Error| DeviceError::Open { path: path.to_owned(), source };

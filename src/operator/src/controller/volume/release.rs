@@ -118,6 +118,9 @@ mod tests {
     use super::*;
     use crate::controller::testing::{condition, era_volume, node, object};
 
+    /// Name, volume, node, whether the agent is ready, the time, and what is decided.
+    type Row<'a> = (&'a str, EraVolume, Option<&'a Node>, bool, &'a str, Release);
+
     fn deleted(over: Value) -> EraVolume {
         let gone = json!({ "metadata": { "deletionTimestamp": "2026-11-22T12:00:00Z" } });
         era_volume("data", crate::controller::testing::merged(gone, over))
@@ -146,7 +149,7 @@ mod tests {
         ]);
         let free = |cause| Release::Free(cause);
         let n1 = || "n1".to_owned();
-        let table: Vec<(&str, EraVolume, Option<&Node>, bool, &str, Release)> = vec![
+        let table: Vec<Row<'_>> = vec![
             (
                 "not deleted",
                 era_volume("data", detached.clone()),
