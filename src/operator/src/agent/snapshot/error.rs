@@ -31,8 +31,10 @@ pub(crate) enum Remedy {
     Retry { say: Option<(Reason, String)> },
     /// It will never be ready.
     Fail { reason: Reason, message: String },
-    /// The same, and the volume's chain is broken.
+    /// It will never be ready, and the volume's chain is broken.
     FailAndBreak { reason: Reason, message: String, chain: Reason },
+    /// The volume's chain is broken; there is no boundary yet, so the snapshot can be the first of the next chain.
+    Break { chain: Reason },
     /// The object is gone or another's; the watch will tell.
     Forget,
 }
@@ -49,18 +51,14 @@ impl SnapshotError {
                 Hope::Soon | Hope::Later => {
                     Remedy::Retry { say: Some((waiting(error.reason), message)) }
                 }
-                Hope::Broken => Remedy::FailAndBreak {
-                    reason: Reason::ChainBroken,
-                    message,
-                    chain: error.reason,
-                },
+                Hope::Broken => Remedy::Break { chain: error.reason },
             },
             Self::Read(error) => match error.hope {
                 Hope::Soon | Hope::Later => {
                     Remedy::Retry { say: Some((waiting(error.reason), message)) }
                 }
                 Hope::Broken => Remedy::FailAndBreak {
-                    reason: Reason::ListUnreadable,
+                    reason: unreadable(error.reason),
                     message,
                     chain: error.reason,
                 },
@@ -76,6 +74,16 @@ impl SnapshotError {
                 | ClusterError::Timeout { .. } => Remedy::Retry { say: None },
             },
         }
+    }
+}
+
+/// A list that cannot be read is one thing, a volume that writes past era another.
+fn unreadable(reason: Reason) -> Reason {
+    match reason {
+        Reason::MetadataLost | Reason::MetadataError | Reason::MetadataFull => {
+            Reason::ListUnreadable
+        }
+        _ => Reason::ChainBroken,
     }
 }
 
@@ -108,10 +116,9 @@ mod tests {
         let slow = SnapshotError::Boundary(stack(Hope::Soon, Reason::BoundaryTimeout)).remedy();
         assert!(matches!(slow, Remedy::Fail { reason: Reason::BoundaryTimeout, .. }));
         let reloaded = SnapshotError::Boundary(stack(Hope::Broken, Reason::TableReloaded)).remedy();
-        assert!(matches!(
-            reloaded,
-            Remedy::FailAndBreak { reason: Reason::ChainBroken, chain: Reason::TableReloaded, .. }
-        ));
+        assert_eq!(reloaded, Remedy::Break { chain: Reason::TableReloaded });
+        let later = SnapshotError::Read(stack(Hope::Broken, Reason::TableReloaded)).remedy();
+        assert!(matches!(later, Remedy::FailAndBreak { reason: Reason::ChainBroken, .. }));
         let torn = SnapshotError::Read(stack(Hope::Broken, Reason::MetadataLost)).remedy();
         assert!(matches!(
             torn,

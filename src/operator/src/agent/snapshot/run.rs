@@ -209,6 +209,7 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         let Some(snapshot) = snapshot else { return retry };
         let (outcome, written) = match error.remedy() {
             Remedy::Forget => (Outcome::Settled, Ok(())),
+            Remedy::Break { chain } => (Outcome::Broken(chain), Ok(())),
             Remedy::Retry { say: None } => (retry, Ok(())),
             Remedy::Retry { say: Some((reason, message)) } => {
                 (retry, self.say(snapshot, reason, &message).await)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use eratrack_api::{
     ChangedBlockSlice, ConditionType, EraSnapshot, EraSnapshotStatus, EraVolume, EraVolumeStatus,
-    condition,
+    Reason, condition,
 };
 use eratrack_model::extents::RunList;
 use eratrack_model::units::DevNo;
@@ -17,7 +17,7 @@ use super::{at, tracked};
 use crate::agent::cluster::{Cluster, ClusterError, Key, Notice};
 use crate::agent::discover::{ClaimedVolume, DiscoverError, Node, Refusal};
 use crate::agent::stacks::{
-    Boundary, Changes, Found, Health, Liveness, StackError, Stacks, Tracked, Wanted,
+    Boundary, Changes, Found, Health, Hope, Liveness, StackError, Stacks, Tracked, Wanted,
 };
 
 /// When the process dies.
@@ -238,6 +238,10 @@ impl Stacks for Memory {
     }
 
     fn boundary(&self, _: &str) -> Result<Boundary, StackError> {
+        if self.inner().live.is_some() {
+            let message = "253:3 no longer goes through era".to_owned();
+            return Err(StackError { hope: Hope::Broken, reason: Reason::TableReloaded, message });
+        }
         self.effect("boundary", |inner| {
             inner.era += 1;
             let (era, length) = (inner.era, inner.log.len());

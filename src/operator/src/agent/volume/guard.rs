@@ -67,6 +67,17 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         }
     }
 
+    /// The chain is broken. A look at the live table may tell better how.
+    pub(super) async fn end_chain_with_best_reason(&mut self, reason: Reason) {
+        if let Stack::Present(present) = &mut self.stack {
+            present.next_liveness = Instant::now();
+        }
+        self.check_liveness().await;
+        if matches!(self.stack, Stack::Present(_)) {
+            self.end_chain(reason, Duration::ZERO).await;
+        }
+    }
+
     /// After the mounts changed: the volume's pods may use another device than before.
     async fn check_device(&mut self, tracked: &Tracked) {
         if !self.mounts.has_changed().unwrap_or(false) {

@@ -71,7 +71,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
                 false
             }
             Outcome::Broken(reason) => {
-                self.end_chain(reason, Duration::ZERO).await;
+                self.end_chain_with_best_reason(reason).await;
                 false
             }
         }

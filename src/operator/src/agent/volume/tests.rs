@@ -194,6 +194,20 @@ async fn a_reloaded_table_ends_the_chain_and_the_next_snapshot_is_full() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reload_that_the_boundary_finds_makes_the_snapshot_full() {
+    let mut world = World::attached().await;
+    world.ask("a");
+    world.until("complete", |world| is_ready(&world.memory.get("a"))).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    world.memory.set_live(Liveness::Reloaded { size_bytes: Some(1 << 40) });
+    world.ask("b");
+    world.until("complete", |world| is_ready(&world.memory.get("b"))).await;
+    let status = world.memory.get("b").status.expect("a status");
+    assert_eq!(status.full_reason.as_deref(), Some("Resized"));
+    assert_eq!(status.chain_id, world.memory.chain());
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_size_is_called_so() {
     let world = World::attached().await;
     world.memory.set_live(Liveness::Reloaded { size_bytes: Some(1 << 40) });
