@@ -160,14 +160,9 @@ pub(crate) trait Cluster: Send + Sync + 'static {
         slice: &ChangedBlockSlice,
     ) -> impl Future<Output = Result<(), ClusterError>> + Send;
 
-    /// Tells of a transition of a volume, on the volume and on the `EraTracking` it was made for. Best effort.
-    fn notice_volume(&self, volume: &EraVolume, notice: &Notice)
-    -> impl Future<Output = ()> + Send;
+    /// Tells of a transition of a volume, on the volume and on the `EraTracking` it was made for. Best effort, and later.
+    fn notice_volume(&self, volume: &EraVolume, notice: &Notice);
 
-    /// Tells of a transition of a snapshot. Best effort.
-    fn notice_snapshot(
-        &self,
-        snapshot: &EraSnapshot,
-        notice: &Notice,
-    ) -> impl Future<Output = ()> + Send;
+    /// Tells of a transition of a snapshot. Best effort, and later.
+    fn notice_snapshot(&self, snapshot: &EraSnapshot, notice: &Notice);
 }

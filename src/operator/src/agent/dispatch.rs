@@ -28,6 +28,20 @@ pub(crate) struct Dispatcher<C, S, N> {
     running: JoinSet<Key>,
 }
 
+/// Which stores have all there is.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    volumes: bool,
+    snapshots: bool,
+    started: bool,
+}
+
+impl Known {
+    fn all(self) -> bool {
+        self.volumes && self.snapshots
+    }
+}
+
 impl<C: Cluster, S: Stacks, N: Node> Dispatcher<C, S, N> {
     /// `found` is what was on the machine when the agent came.
     pub(crate) fn new(
@@ -45,32 +59,44 @@ impl<C: Cluster, S: Stacks, N: Node> Dispatcher<C, S, N> {
         mut snapshots: impl Stream<Item = Item> + Unpin,
         readiness: Readiness,
     ) -> Result<Infallible, AgentError> {
-        let (mut volumes_known, mut snapshots_known, mut started) = (false, false, false);
+        let mut known = Known::default();
         loop {
-            tokio::select! {
-                item = volumes.next() => match item.ok_or(AgentError::WatchEnded("EraVolumes"))? {
-                    Item::Of(key) if started => self.tell(&key),
-                    Item::Of(_) => {}
-                    Item::Complete => volumes_known = true,
-                },
-                item = snapshots.next() => match item.ok_or(AgentError::WatchEnded("EraSnapshots"))? {
-                    Item::Of(key) if started => self.tell(&key),
-                    Item::Of(_) => {}
-                    Item::Complete => snapshots_known = true,
-                },
-                Some(ended) = self.running.join_next() => self.ended(ended),
-            }
-            if volumes_known && snapshots_known {
-                // Also after an interruption: what changed meanwhile was not told one by one.
-                (volumes_known, snapshots_known) = (false, started);
+            let complete = tokio::select! {
+                item = volumes.next() => {
+                    let complete = self.hear(item.ok_or(AgentError::WatchEnded("EraVolumes"))?, known);
+                    known.volumes |= complete;
+                    complete
+                }
+                item = snapshots.next() => {
+                    let complete = self.hear(item.ok_or(AgentError::WatchEnded("EraSnapshots"))?, known);
+                    known.snapshots |= complete;
+                    complete
+                }
+                Some(ended) = self.running.join_next() => {
+                    self.ended(ended);
+                    false
+                }
+            };
+            // Also after an interruption: what changed meanwhile was not told one by one.
+            if complete && known.all() {
                 self.tell_all();
-                if !std::mem::replace(&mut started, true) {
+                if !std::mem::replace(&mut known.started, true) {
                     self.take_in_strays();
                     readiness.set(true);
                     tracing::info!(volumes = self.workers.len(), "ready");
                 }
             }
         }
+    }
+
+    /// True when a store has all there is. Nobody is told of anything before both have.
+    fn hear(&mut self, item: Item, known: Known) -> bool {
+        match item {
+            Item::Of(key) if known.started => self.tell(&key),
+            Item::Of(_) => {}
+            Item::Complete => return true,
+        }
+        false
     }
 
     fn tell(&mut self, key: &Key) {
@@ -123,5 +149,72 @@ impl<C: Cluster, S: Stacks, N: Node> Dispatcher<C, S, N> {
                 std::process::exit(1);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::testing::memory::Memory;
+    use crate::agent::testing::{context, era_volume};
+    use futures::channel::mpsc::{UnboundedSender, unbounded};
+    use kube::runtime::watcher::Event;
+    use std::time::Duration;
+
+    async fn settle() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+
+    fn send(to: &UnboundedSender<Item>, item: Item) {
+        to.unbounded_send(item).expect("sent");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_begins_when_both_watches_know_everything() {
+        let memory = Memory::default();
+        memory.set_volume(Some(era_volume()));
+        let (context, mut volumes, _snapshots) = context(&memory);
+        volumes.apply_watcher_event(&Event::Apply(era_volume()));
+        let (_mounts, seen) = watch::channel(0);
+        let ((tell_volumes, heard_volumes), (tell_snapshots, heard_snapshots)) =
+            (unbounded(), unbounded());
+        let dispatcher = Dispatcher::new(Arc::new(context), seen, HashMap::new());
+        let run = dispatcher.run(heard_volumes, heard_snapshots, Readiness::default());
+        let run = tokio::spawn(run);
+
+        send(&tell_volumes, Item::Of(Key::of(&era_volume())));
+        send(&tell_volumes, Item::Complete);
+        settle().await;
+        assert_eq!(memory.said(), 0, "the snapshots are not known yet");
+        send(&tell_snapshots, Item::Complete);
+        settle().await;
+        assert_eq!(memory.said(), 1);
+
+        drop(tell_volumes);
+        let ended = run.await.expect("no panic").expect_err("a watch that ends is an error");
+        assert!(matches!(ended, AgentError::WatchEnded("EraVolumes")), "{ended}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_an_interruption_every_volume_is_looked_at_again() {
+        let memory = Memory::default();
+        memory.set_volume(Some(era_volume()));
+        let (context, mut volumes, _snapshots) = context(&memory);
+        volumes.apply_watcher_event(&Event::Apply(era_volume()));
+        let (_mounts, seen) = watch::channel(0);
+        let ((tell_volumes, heard_volumes), (tell_snapshots, heard_snapshots)) =
+            (unbounded(), unbounded());
+        let dispatcher = Dispatcher::new(Arc::new(context), seen, HashMap::new());
+        tokio::spawn(dispatcher.run(heard_volumes, heard_snapshots, Readiness::default()));
+        send(&tell_volumes, Item::Complete);
+        send(&tell_snapshots, Item::Complete);
+        settle().await;
+        // Deleted for good while the watch was interrupted: the new list just lacks it.
+        memory.set_volume(None);
+        volumes.apply_watcher_event(&Event::Delete(era_volume()));
+        assert_eq!(memory.detached(), 0);
+        send(&tell_volumes, Item::Complete);
+        settle().await;
+        assert_eq!(memory.detached(), 1);
     }
 }

@@ -19,7 +19,7 @@ use serde_json::json;
 use super::cluster::{Cluster, ClusterError, Key, Notice};
 
 /// How long one request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The API server, through a client with the agent's own account.
 #[derive(Clone)]
@@ -74,7 +74,8 @@ impl KubeCluster {
         request(&what, &key.name, api.patch_status(&key.name, &params, &Patch::Apply(&patch))).await
     }
 
-    async fn notice(&self, reference: &ObjectReference, notice: &Notice) {
+    /// Nobody waits for an event: the volume it is about must be looked after meanwhile.
+    fn notice(&self, reference: ObjectReference, notice: &Notice) {
         let event = Event {
             type_: if notice.warning { EventType::Warning } else { EventType::Normal },
             reason: notice.reason.as_str().to_owned(),
@@ -83,9 +84,12 @@ impl KubeCluster {
             secondary: None,
         };
         let what = format!("Event of {}", reference.name.as_deref().unwrap_or_default());
-        if let Err(error) = request(&what, "", self.recorder.publish(&event, reference)).await {
-            tracing::warn!(error = crate::exit::chain(&error), "an event was lost");
-        }
+        let recorder = self.recorder.clone();
+        tokio::spawn(async move {
+            if let Err(error) = request(&what, "", recorder.publish(&event, &reference)).await {
+                tracing::warn!(error = crate::exit::chain(&error), "an event was lost");
+            }
+        });
     }
 }
 
@@ -163,16 +167,16 @@ impl Cluster for KubeCluster {
         absent(request(&what, &key.name, api.delete(&key.name, &params)).await).map(drop)
     }
 
-    async fn notice_volume(&self, volume: &EraVolume, notice: &Notice) {
-        self.notice(&volume.object_ref(&()), notice).await;
+    fn notice_volume(&self, volume: &EraVolume, notice: &Notice) {
+        self.notice(volume.object_ref(&()), notice);
         for owner in tracking_owners(volume) {
             let message = format!("volume {}: {}", volume.name_any(), notice.message);
-            self.notice(&owner, &Notice { message, ..notice.clone() }).await;
+            self.notice(owner, &Notice { message, ..notice.clone() });
         }
     }
 
-    async fn notice_snapshot(&self, snapshot: &EraSnapshot, notice: &Notice) {
-        self.notice(&snapshot.object_ref(&()), notice).await;
+    fn notice_snapshot(&self, snapshot: &EraSnapshot, notice: &Notice) {
+        self.notice(snapshot.object_ref(&()), notice);
     }
 }
 

@@ -182,7 +182,7 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
             .map(|condition| condition.message.clone())
             .unwrap_or_default();
         tracing::info!(era = recorded.era.0, message, "snapshot complete");
-        self.notice(&written, false, Reason::Complete, &message).await;
+        self.notice(&written, false, Reason::Complete, &message);
         Ok(written)
     }
 
@@ -254,13 +254,13 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         let written = self.cluster.write_snapshot(snapshot, &status).await;
         written.map_err(cluster("say that the snapshot failed"))?;
         tracing::warn!(%reason, message, "snapshot failed");
-        self.notice(snapshot, true, reason, message).await;
+        self.notice(snapshot, true, reason, message);
         Ok(())
     }
 
-    async fn notice(&self, snapshot: &EraSnapshot, warning: bool, reason: Reason, message: &str) {
+    fn notice(&self, snapshot: &EraSnapshot, warning: bool, reason: Reason, message: &str) {
         let notice = Notice { warning, reason, message: message.to_owned(), action: "Snapshot" };
-        self.cluster.notice_snapshot(snapshot, &notice).await;
+        self.cluster.notice_snapshot(snapshot, &notice);
     }
 
     fn tracked(&self) -> Result<&Tracked, SnapshotError> {

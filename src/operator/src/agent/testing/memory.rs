@@ -61,6 +61,8 @@ struct Inner {
     stack: Option<Tracked>,
     /// How many chains there were.
     chains: usize,
+    /// How often era was taken out.
+    detached: usize,
     /// What the live table looks like, if it is not ours.
     live: Option<Liveness>,
     /// What era says of itself, if it is not well.
@@ -169,6 +171,11 @@ impl Memory {
         self.inner().stack.as_ref().map(|stack| stack.chain.clone())
     }
 
+    /// How often era was taken out, whether it was in or not.
+    pub(crate) fn detached(&self) -> usize {
+        self.inner().detached
+    }
+
     /// How often the EraVolume's status was written.
     pub(crate) fn said(&self) -> usize {
         self.inner().said
@@ -263,6 +270,7 @@ impl Stacks for Memory {
 
     fn detach(&self, _: &str) -> Result<(), StackError> {
         self.effect("detach", |inner| {
+            inner.detached += 1;
             (inner.stack, inner.live, inner.health) = (None, None, None);
         })
         .map_err(machine)
@@ -364,9 +372,9 @@ impl Cluster for Memory {
         self.effect("delete", |inner| inner.slices.remove(&Key::of(slice))).map(drop)
     }
 
-    async fn notice_volume(&self, _: &EraVolume, _: &Notice) {}
+    fn notice_volume(&self, _: &EraVolume, _: &Notice) {}
 
-    async fn notice_snapshot(&self, _: &EraSnapshot, _: &Notice) {}
+    fn notice_snapshot(&self, _: &EraSnapshot, _: &Notice) {}
 }
 
 /// The schema's rules about transitions, as far as the agent could break them.

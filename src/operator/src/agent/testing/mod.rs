@@ -2,13 +2,21 @@
 
 pub(crate) mod memory;
 
+use std::sync::Arc;
+
 use eratrack_api::{Device, EraSnapshot, EraVolume, Granularity};
 use eratrack_model::units::DevNo;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::jiff::Timestamp;
+use kube::runtime::reflector::{self, store::Writer};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
+use self::memory::Memory;
+use super::metrics::Metrics;
 use super::stacks::Tracked;
+use super::volume::Context;
 
 /// A chain.
 pub(crate) const CHAIN: &str = "44444444-4444-4444-8444-444444444444";
@@ -79,4 +87,36 @@ pub(crate) fn tracked() -> Tracked {
         granularity: Granularity::default(),
         size_bytes: 1000 * 262_144 - 4096,
     }
+}
+
+/// What volumes share, over a cluster and a machine in memory; and what fills its stores.
+pub(crate) fn context(
+    memory: &Memory,
+) -> (Context<Memory, Memory, Memory>, Writer<EraVolume>, Writer<EraSnapshot>) {
+    let (volumes, volumes_writer) = reflector::store();
+    let (snapshots, snapshots_writer) = reflector::store();
+    let context = Context {
+        cluster: memory.clone(),
+        stacks: Arc::new(memory.clone()),
+        node: Arc::new(memory.clone()),
+        node_name: "node1".to_owned(),
+        boundaries: Arc::new(Semaphore::new(2)),
+        devices: std::sync::Mutex::default(),
+        volumes,
+        snapshots,
+        metrics: Metrics::new(&mut crate::metrics::registry()),
+        now,
+    };
+    (context, volumes_writer, snapshots_writer)
+}
+
+thread_local! {
+    static STARTED: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Half a minute after the objects' creation when first asked; from then on it goes as the runtime's time does.
+fn now() -> Timestamp {
+    let started = STARTED.get().unwrap_or_else(Instant::now);
+    STARTED.set(Some(started));
+    at(30) + started.elapsed()
 }

@@ -5,35 +5,22 @@ use std::time::Duration;
 
 use eratrack_api::{ConditionType, EraSnapshot, EraVolume, Granularity, condition};
 use eratrack_model::units::DevNo;
-use k8s_openapi::jiff::Timestamp;
-use kube::runtime::reflector::{self, store::Writer};
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
 use serde_json::json;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{Context, Worker};
-use crate::agent::metrics::Metrics;
+use super::Worker;
 use crate::agent::snapshot::step::is_ready;
 use crate::agent::stacks::{Found, FoundState, Liveness};
 use crate::agent::testing::memory::Memory;
-use crate::agent::testing::{CHAIN, VOLUME_UID, at, era_volume, snapshot, tracked};
+use crate::agent::testing::{CHAIN, VOLUME_UID, at, context, era_volume, snapshot, tracked};
 
 const DEVICE: DevNo = DevNo { major: 253, minor: 3 };
 /// Longer than any wait of a worker but one for a wish.
 const LONG: Duration = Duration::from_secs(400);
-
-thread_local! {
-    static STARTED: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
-}
-
-/// Half a minute after the objects' creation when first asked; from then on it goes as the runtime's time does.
-fn now() -> Timestamp {
-    let started = STARTED.get().unwrap_or_else(Instant::now);
-    STARTED.set(Some(started));
-    at(30) + started.elapsed()
-}
 
 /// A worker and everything around it.
 struct World {
@@ -48,22 +35,9 @@ struct World {
 impl World {
     /// The volume is known to the API server and in sight of the watch.
     fn new(memory: Memory, found: Option<FoundState>, volume: &EraVolume) -> Self {
-        let (volumes_store, mut volumes) = reflector::store();
-        let (snapshots_store, snapshots) = reflector::store();
+        let (context, mut volumes, snapshots) = context(&memory);
         memory.set_volume(Some(volume.clone()));
         volumes.apply_watcher_event(&Event::Apply(volume.clone()));
-        let context = Context {
-            cluster: memory.clone(),
-            stacks: Arc::new(memory.clone()),
-            node: Arc::new(memory.clone()),
-            node_name: "node1".to_owned(),
-            boundaries: Arc::new(Semaphore::new(2)),
-            devices: std::sync::Mutex::default(),
-            volumes: volumes_store,
-            snapshots: snapshots_store,
-            metrics: Metrics::new(&mut crate::metrics::registry()),
-            now,
-        };
         let (news, (mounts, seen)) = (Arc::new(Notify::new()), watch::channel(0));
         let found = found.map(|state| Found { volume_uid: VOLUME_UID.to_owned(), state });
         let worker = Worker::new(Arc::new(context), volume, found, news.clone(), seen);

@@ -293,7 +293,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
                 self.before = written.status.unwrap_or_default();
                 for notice in &update.notices {
                     tracing::info!(reason = %notice.reason, message = notice.message, "transition");
-                    self.context.cluster.notice_volume(volume, notice).await;
+                    self.context.cluster.notice_volume(volume, notice);
                 }
             }
             Err(error) => {
