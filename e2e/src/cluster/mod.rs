@@ -37,7 +37,7 @@ pub(crate) use self::{
     product::{NAMESPACE, Product, install_arguments},
     replica::{Blocks, Range, Replica},
     shell::serve as serve_node_shell,
-    storage::{Volume, create_group, ensure_group},
+    storage::{Volume, create_group, ensure_group, left_on_node},
 };
 use self::{control_plane::ControlPlane, network::Network, pki::Pki};
 use crate::{
@@ -136,6 +136,17 @@ impl Cluster {
         &self.node
     }
 
+    /// Has `install` run helm with these arguments, unless eratrack is installed; one asker at a time.
+    pub(crate) fn ensure_installed(&self, install: impl FnOnce(&[&str]) -> Outcome) -> Outcome {
+        static INSTALLING: Mutex<()> = Mutex::new(());
+        let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.helm().helm(&["status", "eratrack", "--namespace", NAMESPACE])?.success {
+            return Ok(());
+        }
+        let arguments = install_arguments();
+        install(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
     /// How a user can reach the cluster from a shell of this machine.
     pub(crate) fn how_to_use(&self) -> String {
         let Control { kubectl, helm, network, .. } = &self.control;
@@ -209,12 +220,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// Installs eratrack if it is not.
     pub(crate) fn ensure_installed(&self) -> Outcome {
-        let helm = self.cluster.helm();
-        if helm.helm(&["status", "eratrack", "--namespace", NAMESPACE])?.success {
-            return Ok(());
-        }
-        let arguments = install_arguments();
-        helm.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
+        self.cluster.ensure_installed(|arguments| self.cluster.helm().run(arguments).map(drop))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Volumes as an administrator makes them without a CSI driver: logical volumes on the node, and `local`
 //! persistent volumes that name them.
 
-use super::{LVM_DISK, Node, node};
+use super::{Kubectl, LVM_DISK, Node, node};
 use crate::failure::Outcome;
 
 /// The volume group on the node's second disk.
@@ -78,6 +78,14 @@ spec:
 "
         )
     }
+}
+
+/// What is on the node of a persistent volume's stack: devices, loop devices, files; nothing, if all is well.
+pub(crate) fn left_on_node(kubectl: &Kubectl, node: &Node, volume: &str) -> Outcome<String> {
+    let stack = kubectl.run(&["get", "pv", volume, "-o", "jsonpath={.metadata.uid}"])?;
+    let looks =
+        "dmsetup ls; losetup --noheadings --output NAME,BACK-FILE; ls -d /var/lib/eratrack/*";
+    node.run(&format!("{{ {looks}; }} 2>&1 | grep {stack} || true"))
 }
 
 /// The command that makes the volume group.

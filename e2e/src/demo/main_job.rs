@@ -8,7 +8,7 @@ use super::{Snapshot, Story};
 use crate::{
     cluster::{
         Application, Blocks, Cluster, Incarnation, Kubectl, NAMESPACE, Node, Product, Replica,
-        Volume, condition, create_group, device_places, ensure_group, install_arguments,
+        Volume, condition, create_group, device_places, ensure_group, left_on_node,
     },
     failure::Outcome,
     wait,
@@ -104,15 +104,10 @@ impl<'a> MainJob<'a> {
 
     fn install(&self, story: &mut Story) -> Outcome {
         story.step("2. Install eratrack and track the claim, under the running application")?;
-        if self.cluster.helm().helm(&["status", "eratrack", "--namespace", NAMESPACE])?.success {
-            story.say("  eratrack is installed already")?;
-        } else {
-            let size = self.product.image_bytes;
-            story.say(&format!("  The image: one static binary, {}.", mebibytes(size)))?;
-            let arguments = install_arguments();
-            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-            story.helm(self.cluster.helm(), &arguments)?;
-        }
+        let size = self.product.image_bytes;
+        story.say(&format!("  The image: one static binary, {}.", mebibytes(size)))?;
+        let cluster = self.cluster;
+        cluster.ensure_installed(|arguments| story.helm(cluster.helm(), arguments))?;
         story.kubectl(self.cluster.kubectl(), &["get", "pods", "-n", NAMESPACE])?;
         Ok(())
     }
@@ -339,15 +334,15 @@ impl<'a> MainJob<'a> {
         story.kubectl(&self.user, &["delete", TRACKING])?;
         story.wait("waiting until the volume is let go", || self.user.until_gone(VOLUME, SOON))?;
         let tree = story.on_node(self.node(), "dmsetup ls --tree")?;
-        story.check(!tree.contains("eratrack"), "nothing of ours is among the devices", &tree)?;
+        let left = left_on_node(self.cluster.kubectl(), self.node(), &self.volume.name)?;
+        story.check(left.is_empty(), "nothing of ours is left on the node", &left)?;
+        story.check(tree.contains(&self.volume.dm_name()), "the volume is there", &tree)?;
         let now = self.table()?;
         story.check(
             now == table,
             "the volume has its original table",
             &format!("{now}not {table}"),
         )?;
-        let loops = self.node().run("losetup --noheadings --output BACK-FILE")?;
-        story.check(!loops.contains("eratrack"), "no loop device of ours is left", &loops)?;
         let active = self.node().run(&format!(
             "dmsetup info -c --noheadings -o suspended,tables_loaded {}",
             self.volume.dm_name()

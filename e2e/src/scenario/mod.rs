@@ -20,20 +20,22 @@ pub(crate) struct Scenario {
     pub(crate) run: fn() -> Outcome,
 }
 
-/// Every scenario, in the order in which they run.
-pub(crate) fn all() -> Vec<Scenario> {
+/// Every scenario: groups that run one after the other, of lanes that run at the same time, of scenarios in their order.
+pub(crate) fn all() -> Vec<Vec<Vec<Scenario>>> {
     let scenario = |name, run| Scenario { name, run };
-    vec![
+    // It waits for whole minutes to come, in which the others can work.
+    let patient = vec![scenario("cluster_main_job", main_job::run as fn() -> Outcome)];
+    let busy = vec![
         scenario("cluster_schema", definitions::schema),
         scenario("cluster_admission", definitions::admission),
-        scenario("cluster_main_job", main_job::run),
         scenario("cluster_refusals", refusals::run),
         scenario("cluster_agent_killed", chain::agent_killed),
         scenario("cluster_volume_remounted", chain::volume_remounted),
         scenario("cluster_selector_left", chain::selector_left),
         scenario("cluster_lvextend", chain::lvextend),
         scenario("cluster_thin_volume", chain::thin_volume),
-        // The last: it takes eratrack away.
-        scenario("cluster_uninstall", chain::uninstall),
-    ]
+    ];
+    // It takes eratrack away.
+    let last = vec![scenario("cluster_uninstall", chain::uninstall)];
+    vec![vec![patient, busy], vec![last]]
 }

@@ -127,13 +127,13 @@ impl Stage {
         self.user.run(&["delete", "pod", "--all", "--grace-period=1"])?;
         self.user.run(&["delete", "namespace", &self.namespace, "--timeout=90s"])?;
         let volumes = self.volumes.into_inner().unwrap_or_default();
+        let (kubectl, node) = (self.shared.cluster.kubectl(), self.shared.cluster.node());
         for volume in &volumes {
-            self.shared.cluster.kubectl().run(&["delete", "pv", volume])?;
-        }
-        let node = self.shared.cluster.node();
-        let left = node.run("dmsetup ls | grep eratrack || true")?;
-        if !left.is_empty() {
-            return Err(format!("left behind on the node:\n{left}").into());
+            let left = cluster::left_on_node(kubectl, node, volume)?;
+            if !left.is_empty() {
+                return Err(format!("left behind on the node:\n{left}").into());
+            }
+            kubectl.run(&["delete", "pv", volume])?;
         }
         node.run(&format!(
             "for volume in {}; do lvremove --yes --quiet data/$volume; done",

@@ -4,6 +4,7 @@ use std::{
     any::Any,
     fmt::Write as _,
     panic::{AssertUnwindSafe, catch_unwind},
+    thread,
     time::Instant,
 };
 
@@ -16,21 +17,30 @@ use crate::{
     scenario::{self, Scenario},
 };
 
-/// Runs the scenarios, one after the other.
+/// Runs the scenarios, group by group, the lanes of a group at the same time.
 pub(crate) fn run(filter: Filter, report: &Report) {
-    for scenario in scenario::all().into_iter().filter(|it| filter.takes(it.name)) {
-        let start = Instant::now();
-        let ending = attempt(&scenario);
-        let name = format!("cluster {}", scenario.name);
-        let verdict = if ending.is_ok() { Verdict::Passed } else { Verdict::Failed };
-        report.test(&name, verdict, Some(start.elapsed()));
-        if let Err(mut why) = ending {
-            if let Some(path) = cluster::keep_diagnosis(scenario.name) {
-                let _ = write!(why, "\nwhat the cluster says: {}", path.display());
+    for group in scenario::all() {
+        thread::scope(|scope| {
+            for lane in &group {
+                let chosen = lane.iter().filter(|it| filter.takes(it.name));
+                scope.spawn(move || chosen.for_each(|scenario| judge(scenario, report)));
             }
-            report.explain(&name, why);
-        }
+        });
     }
+}
+
+fn judge(scenario: &Scenario, report: &Report) {
+    let start = Instant::now();
+    let ending = attempt(scenario);
+    let name = format!("cluster {}", scenario.name);
+    let verdict = if ending.is_ok() { Verdict::Passed } else { Verdict::Failed };
+    if let Err(mut why) = ending {
+        if let Some(path) = cluster::keep_diagnosis(scenario.name) {
+            let _ = write!(why, "\nwhat the cluster says: {}", path.display());
+        }
+        report.explain(&name, why);
+    }
+    report.test(&name, verdict, Some(start.elapsed()));
 }
 
 /// A scenario that panics has failed; the others run all the same.
