@@ -326,8 +326,7 @@ fn short_life(volume: &Volume) -> usize {
     writer.advance(10);
     writer.stop_and_verify();
     mount.unmount_and_check("ext4");
-    let locks = *locks.lock().unwrap();
-    locks
+    *locks.lock().unwrap()
 }
 
 #[test]

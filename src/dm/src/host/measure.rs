@@ -3,12 +3,14 @@
 use std::time::{Duration, SystemTime};
 
 use eratrack_model::names::{Role, StackId};
-use eratrack_model::plan;
+use eratrack_model::plan::{self, Step};
+use rustix::io::Errno;
 
 use super::boundaries::Mark;
 use super::{Boundary, Host, HostError, Liveness};
 use crate::era_status::{self, EraStatus};
-use crate::port::{Lookup, Slot};
+use crate::executor::{StepError, StepErrorKind};
+use crate::port::{DmErrorKind, Lookup, Slot};
 use crate::record::Record;
 
 impl Host {
@@ -81,7 +83,39 @@ impl Host {
     }
 
     fn era_failed(&self, record: &Record, error: HostError) -> HostError {
-        let failed = matches!(self.status(record), Ok(EraStatus::Error));
+        let failed = lacks_room(&error) || matches!(self.status(record), Ok(EraStatus::Error));
         if failed { HostError::EraFailed { stack: record.stack.clone() } } else { error }
+    }
+}
+
+/// Whether the kernel had no room for a new era's writeset, or could not write it. Its status may
+/// say afterwards that all is well, because asking is a commit and a commit gives blocks back; but
+/// until then writes of the user's failed, and they will again.
+fn lacks_room(error: &HostError) -> bool {
+    let HostError::Step(StepError { step, source, .. }) = error else { return false };
+    let StepErrorKind::DeviceMapper(refused) = &**source else { return false };
+    let lost = [Errno::NOSPC, Errno::IO].map(|e| DmErrorKind::Errno(e.raw_os_error()));
+    **step == Step::Checkpoint && lost.contains(&refused.kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::DmError;
+
+    fn refused(step: Step, kind: DmErrorKind) -> HostError {
+        let source = Box::new(StepErrorKind::DeviceMapper(DmError::new(kind, "message", "254:2")));
+        let stack = "a".parse().expect("a valid stack name");
+        HostError::Step(StepError { stack, number: 1, of: 1, step: Box::new(step), source })
+    }
+
+    /// `kernel_stress` has seen ENOSPC with a status that said all was well.
+    #[test]
+    fn a_checkpoint_without_room_counts_as_a_failure_of_era() {
+        let no_room = DmErrorKind::Errno(28);
+        assert!(lacks_room(&refused(Step::Checkpoint, no_room)));
+        assert!(lacks_room(&refused(Step::Checkpoint, DmErrorKind::Errno(5))));
+        assert!(!lacks_room(&refused(Step::Checkpoint, DmErrorKind::Busy)));
+        assert!(!lacks_room(&refused(Step::ReadEra, no_room)));
     }
 }
