@@ -14,7 +14,7 @@ use control::Shared;
 use store::Store;
 
 /// Between two records: a writer that never rests would leave the node's one processor to nobody.
-const PACE: Duration = Duration::from_millis(10);
+const PACE: Duration = Duration::from_millis(40);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();

@@ -39,6 +39,15 @@ pub(crate) struct Incarnation {
 impl Application {
     /// The manifest of the pod.
     pub(crate) fn manifest(name: &str, claim: &str) -> String {
+        Self::pod(name, claim, "args: [write, /data]")
+    }
+
+    /// The manifest of a pod that has the volume mounted and lets it be.
+    pub(crate) fn idle(name: &str, claim: &str) -> String {
+        Self::pod(name, claim, "command: [sleep, '2147483647']")
+    }
+
+    fn pod(name: &str, claim: &str, work: &str) -> String {
         format!(
             "apiVersion: v1
 kind: Pod
@@ -50,7 +59,7 @@ spec:
   - name: recorder
     image: {RECORDER}
     imagePullPolicy: Never
-    args: [write, /data]
+    {work}
     volumeMounts: [{{name: data, mountPath: /data}}]
   volumes: [{{name: data, persistentVolumeClaim: {{claimName: {claim}}}}}]
 "

@@ -14,8 +14,6 @@ use crate::{
     wait,
 };
 
-/// The namespace of the demo's user.
-const USERS: &str = "demo";
 /// The claim, as the samples name it; the EraVolume is named like it.
 const CLAIM: &str = "data";
 /// The EraTracking of the sample.
@@ -43,12 +41,15 @@ pub(crate) struct MainJob<'a> {
 }
 
 impl<'a> MainJob<'a> {
+    /// The namespace of the demo's user.
+    pub(crate) const NAMESPACE: &'static str = "demo";
+
     /// The job on this cluster.
     pub(crate) fn new(cluster: &'a Cluster, product: &'a Product) -> Self {
-        let user = cluster.kubectl().in_namespace(USERS);
+        let user = cluster.kubectl().in_namespace(Self::NAMESPACE);
         let volume = Volume {
             name: "app".to_owned(),
-            namespace: USERS.to_owned(),
+            namespace: Self::NAMESPACE.to_owned(),
             claim: CLAIM.to_owned(),
             mebibytes: MEBIBYTES,
         };
@@ -91,7 +92,7 @@ impl<'a> MainJob<'a> {
             story.on_node(self.node(), &group)?;
         }
         story.on_node(self.node(), &self.volume.create())?;
-        story.kubectl(self.cluster.kubectl(), &["create", "namespace", USERS])?;
+        story.kubectl(self.cluster.kubectl(), &["create", "namespace", Self::NAMESPACE])?;
         story.apply(&self.user, &self.volume.manifest())?;
         story.apply(&self.user, &Application::manifest(&self.application.name, CLAIM))?;
         story.wait("waiting for the application's first records", || {

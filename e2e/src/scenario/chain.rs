@@ -85,7 +85,9 @@ pub(super) fn agent_killed() -> Outcome {
     for milliseconds in [0, 100, 300] {
         follower.application.until_more(20)?;
         let name = follower.ask_for_snapshot()?;
-        let kill = format!("sleep 0.{milliseconds:03}; pkill -KILL -x -f '/eratrack agent.*'");
+        let kill = format!(
+            "sleep 0.{milliseconds:03}; until pkill -KILL -x -f '/eratrack agent.*'; do sleep 0.1; done"
+        );
         follower.stage.node().run(&kill)?;
         // A new pod starts at once; the old one would be held back longer after each crash.
         let agents = "app.kubernetes.io/component=agent";

@@ -44,11 +44,10 @@ pub(super) fn run() -> Outcome {
         [stage.volume("idle", 64)?, stage.volume("snapshots", 64)?, stage.volume("fine", 64)?];
     prepare(&stage)?;
     let tables = tables(&stage, &volumes)?;
-    for claim in ["nowhere", "unbound", "idle", "directory", "many", "disk", "memory", "snapshots"]
-    {
-        stage.track(claim)?;
-    }
-    stage.user.apply(&tracking("fine", "claims: {names: [fine]}, granularity: 4Ki"))?;
+    let claims = ["nowhere", "unbound", "idle", "directory", "many", "disk", "memory", "snapshots"];
+    let named = claims.map(|claim| tracking(claim, &format!("claims: {{names: [{claim}]}}")));
+    let fine = tracking("fine", "claims: {names: [fine]}, granularity: 4Ki");
+    stage.user.apply(&[&named.join("\n---\n"), "\n---\n", &fine].concat())?;
     // Younger by its creation time, which counts in seconds.
     stage.until_reason("eravolume/idle", "Attached", "False", "NotInUse")?;
     stage.user.apply(&tracking("younger", "claims: {names: [idle]}"))?;
@@ -93,10 +92,8 @@ losetup /dev/loop77 /disk/disk.img || { mknod /dev/loop77 b 7 77; losetup /dev/l
     offer(stage, "many", &many.device(), "ReadWriteMany")?;
     stage.user.apply(UNBOUND)?;
     let used = ["directory", "memory", "disk", "many", "snapshots", "fine"];
-    for claim in used {
-        stage.user.apply(&Application::manifest(claim, claim))?;
-    }
-    used.iter().try_for_each(|claim| Application::new(&stage.user, claim).until_writing())
+    stage.user.apply(&used.map(|claim| Application::idle(claim, claim)).join("---\n"))?;
+    stage.user.run(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=90s"]).map(drop)
 }
 
 fn offer(stage: &Stage, claim: &str, path: &str, mode: &str) -> Outcome {
