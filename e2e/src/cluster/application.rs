@@ -75,26 +75,17 @@ spec:
     pub(crate) fn until_writing(&self) -> Outcome {
         let pod = format!("pod/{}", self.name);
         self.kubectl.until_condition(&pod, "Ready", "True", Duration::from_secs(90))?;
-        self.until_acknowledged(5)
+        self.until_more(5)
     }
 
     /// Waits until it has acknowledged this many more records than now.
     pub(crate) fn until_more(&self, records: u64) -> Outcome {
-        self.until_acknowledged(self.status()?.acknowledged + records)
-    }
-
-    fn until_acknowledged(&self, records: u64) -> Outcome {
-        let what = format!("the application to acknowledge record {records}");
-        crate::wait::until_ok(&what, Duration::from_secs(60), || {
-            let status = self.status().map_err(|error| error.to_string())?;
-            (status.acknowledged >= records).then_some(()).ok_or(format!("{status:?}"))
-        })?;
-        Ok(())
-    }
-
-    /// How far it is.
-    pub(crate) fn status(&self) -> Outcome<Status> {
-        self.ask(&["status"])
+        let what = format!("{records} more records to be acknowledged");
+        let mut first = None;
+        self.kubectl.until_logged(&self.name, &what, Duration::from_secs(60), |line| {
+            let number = acknowledged(line)?;
+            (number >= *first.get_or_insert(number) + records).then_some(())
+        })
     }
 
     /// How far it is; the longest gap is counted anew from here.
@@ -142,15 +133,27 @@ spec:
     /// The number of the last record that its log acknowledges: what an outsider relies upon.
     pub(crate) fn acknowledged_in_log(&self) -> Outcome<u64> {
         let log = self.kubectl.run(&["logs", &self.name, "--tail=1"])?;
-        let number =
-            log.trim().strip_prefix("acknowledged ").and_then(|rest| rest.split(' ').next());
-        number
-            .and_then(|number| number.parse().ok())
-            .ok_or_else(|| format!("the application's log ends with {log:?}").into())
+        acknowledged(&log).ok_or_else(|| format!("the application's log ends with {log:?}").into())
     }
 
     fn ask<T: serde::de::DeserializeOwned>(&self, words: &[&str]) -> Outcome<T> {
         let answer = self.kubectl.run(&self.asking(words))?;
         Ok(serde_json::from_str(&answer)?)
+    }
+}
+
+/// The number of the record that a line of its log acknowledges.
+fn acknowledged(line: &str) -> Option<u64> {
+    line.trim().strip_prefix("acknowledged ")?.split(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::acknowledged;
+
+    #[test]
+    fn an_acknowledgement_is_read() {
+        assert_eq!(acknowledged("acknowledged 264 a486eab5cb94fb4d\n"), Some(264));
+        assert_eq!(acknowledged("recorder: no space left"), None);
     }
 }

@@ -8,7 +8,7 @@ use super::{
     capture::{Output, capture},
     network::Namespace,
 };
-use crate::{failure::Outcome, paths, wait};
+use crate::{failure::Outcome, paths};
 
 /// A kubectl that talks to one cluster, as one user.
 #[derive(Clone, Debug)]
@@ -58,56 +58,6 @@ impl Kubectl {
         self.kubectl(&["apply", "-f", "-"], Some(manifest))?.ok()
     }
 
-    /// Waits until the object exists and `check` finds what it looks for in it.
-    ///
-    /// `check` says what is still missing; that and the object's conditions are in the error when the deadline comes.
-    pub(crate) fn until<T>(
-        &self,
-        object: &str,
-        what: &str,
-        deadline: Duration,
-        mut check: impl FnMut(&Value) -> Result<T, String>,
-    ) -> Outcome<T> {
-        let found = wait::until_ok(&format!("{object}: {what}"), deadline, || {
-            let value = self.json(&["get", object]).map_err(|error| error.to_string())?;
-            check(&value).map_err(|missing| format!("{missing}{}", conditions(&value)))
-        })?;
-        Ok(found)
-    }
-
-    /// Waits until the object's condition has this status.
-    pub(crate) fn until_condition(
-        &self,
-        object: &str,
-        condition: &str,
-        status: &str,
-        deadline: Duration,
-    ) -> Outcome<Value> {
-        self.until(
-            object,
-            &format!("{condition}={status}"),
-            deadline,
-            |value| match self::condition(value, condition) {
-                Some(found) if found["status"] == status => Ok(value.clone()),
-                Some(_) => Err("another status".to_owned()),
-                None => Err("no such condition yet".to_owned()),
-            },
-        )
-    }
-
-    /// Waits until the object is gone.
-    pub(crate) fn until_gone(&self, object: &str, deadline: Duration) -> Outcome {
-        wait::until_ok(&format!("{object} to be gone"), deadline, || {
-            let output = self.kubectl(&["get", object], None).map_err(|error| error.to_string())?;
-            if !output.success && output.stderr.contains("NotFound") {
-                Ok(())
-            } else {
-                Err(output.stdout + &output.stderr)
-            }
-        })?;
-        Ok(())
-    }
-
     /// Runs kubectl with a deadline of its own.
     pub(crate) fn within(
         &self,
@@ -115,7 +65,14 @@ impl Kubectl {
         arguments: &[&str],
         stdin: Option<&str>,
     ) -> Outcome<Output> {
-        let mut command: Command = self.network.command(&self.program);
+        let mut command = self.command();
+        command.args(arguments);
+        capture(self.shown(arguments), &mut command, stdin, deadline)
+    }
+
+    /// kubectl without arguments of its own yet.
+    pub(super) fn command(&self) -> Command {
+        let mut command = self.network.command(&self.program);
         // The samples of the workspace are named as a reader of the README would name them.
         command.current_dir(paths::workspace());
         command.arg("--kubeconfig").arg(&self.kubeconfig);
@@ -123,8 +80,8 @@ impl Kubectl {
         if let Some(namespace) = &self.namespace {
             command.arg("--namespace").arg(namespace);
         }
-        command.args(&self.identity).args(arguments);
-        capture(self.shown(arguments), &mut command, stdin, deadline)
+        command.args(&self.identity);
+        command
     }
 
     /// The command as a user would type it.
@@ -135,21 +92,6 @@ impl Kubectl {
         words.extend(arguments.iter().map(|word| quoted(word)));
         words.join(" ")
     }
-}
-
-/// A condition of an object by its type.
-pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    object["status"]["conditions"].as_array()?.iter().find(|it| it["type"] == kind)
-}
-
-/// What the object says of itself, for an error message.
-fn conditions(object: &Value) -> String {
-    let Some(all) = object["status"]["conditions"].as_array() else { return String::new() };
-    let line = |it: &Value| {
-        let text = |field: &str| it[field].as_str().unwrap_or_default().to_owned();
-        format!("\n  {}={} {}: {}", text("type"), text("status"), text("reason"), text("message"))
-    };
-    all.iter().map(line).collect()
 }
 
 /// A word as a shell needs it.
@@ -164,17 +106,7 @@ fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn a_condition_is_found_by_type() {
-        let object = json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "X", "message": "m"}]}});
-        assert_eq!(condition(&object, "Ready").unwrap()["status"], "False");
-        assert!(condition(&object, "Failed").is_none());
-        assert_eq!(conditions(&object), "\n  Ready=False X: m");
-    }
 
     #[test]
     fn words_are_shown_as_they_must_be_typed() {

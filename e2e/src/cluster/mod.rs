@@ -7,6 +7,7 @@ mod application;
 mod capture;
 mod control_plane;
 mod file_map;
+mod follow;
 mod helm;
 mod images;
 mod kubectl;
@@ -17,6 +18,7 @@ mod product;
 mod replica;
 mod shell;
 mod storage;
+mod waiting;
 
 use std::{
     fs,
@@ -32,12 +34,13 @@ pub(crate) use self::{
     file_map::device_places,
     helm::Helm,
     images::hex_digest,
-    kubectl::{Kubectl, condition},
+    kubectl::Kubectl,
     node::{LVM_DISK, Node},
     product::{NAMESPACE, Product, install_arguments},
     replica::{Blocks, Range, Replica},
     shell::serve as serve_node_shell,
     storage::{Volume, create_group, ensure_group, left_on_node},
+    waiting::condition,
 };
 use self::{control_plane::ControlPlane, network::Network, pki::Pki};
 use crate::{
@@ -218,33 +221,37 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    fn start() -> Outcome<Self> {
+        let product = Product::build()?;
+        let cluster = Cluster::start(&setup::tools()?)?;
+        product.import(&cluster)?;
+        Ok(Self { cluster, product })
+    }
+
     /// Installs eratrack if it is not.
     pub(crate) fn ensure_installed(&self) -> Outcome {
         self.cluster.ensure_installed(|arguments| self.cluster.helm().run(arguments).map(drop))
     }
 }
 
-static SHARED: Mutex<Option<&'static Shared>> = Mutex::new(None);
+static SHARED: Mutex<Option<Result<&'static Shared, String>>> = Mutex::new(None);
 
 /// Writes what the shared cluster says of itself, if there is one, into the logs, named after the scenario that failed;
 /// where that is.
 pub(crate) fn keep_diagnosis(scenario: &str) -> Option<PathBuf> {
-    let shared = (*SHARED.lock().unwrap_or_else(PoisonError::into_inner))?;
+    let started = SHARED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let shared = started?.ok()?;
     let path = paths::logs().join(format!("{scenario}.diagnosis.log"));
     fs::write(&path, shared.cluster.diagnosis()).ok().map(|()| path)
 }
 
-/// The shared cluster; started by the first that asks.
+/// The shared cluster; started by the first that asks. What failed to start is not started again.
 pub(crate) fn shared() -> Outcome<&'static Shared> {
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(shared) = *shared {
-        return Ok(shared);
-    }
-    let product = Product::build()?;
-    let cluster = Cluster::start(&setup::tools()?)?;
-    product.import(&cluster)?;
-    // Leaked, so that every scenario can borrow it: the registry of `cleanup` ends it with the run.
-    let started: &'static Shared = Box::leak(Box::new(Shared { cluster, product }));
-    *shared = Some(started);
-    Ok(started)
+    let started = shared.get_or_insert_with(|| {
+        // Leaked, so that every scenario can borrow it: the registry of `cleanup` ends it with the run.
+        let started = Shared::start().map(|it| &*Box::leak(Box::new(it)));
+        started.map_err(|error| format!("the cluster did not start: {error}"))
+    });
+    started.clone().map_err(Into::into)
 }

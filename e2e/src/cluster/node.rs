@@ -16,6 +16,7 @@ use super::{
     shell::Shell,
 };
 use crate::{
+    cleanup::{self, Leftover, Ticket},
     failure::Outcome,
     guest::{Config, Guest},
     process,
@@ -31,12 +32,15 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const MEMORY_MIB: u32 = 3072;
 /// Sparse: what is not written takes no room.
 const DISK_BYTES: u64 = 8 << 30;
+/// The guest's memory, what the scenarios write to its disks, and room for the rest of the machine.
+const PLENTY_KIB: u64 = 12 << 20;
 
 /// A node that runs; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Node {
     guest: Guest,
     shell: Shell,
+    _disks: Option<Ticket>,
 }
 
 impl Node {
@@ -51,7 +55,8 @@ impl Node {
         let place = NodeAddress { index: 1 };
         network.plug(place)?;
         pki.node(NAME, &place.address())?;
-        let disks = vec![disk(run, "files")?, disk(run, "lvm")?];
+        let (directory, ticket) = place_for_disks(run)?;
+        let disks = vec![disk(&directory, "files")?, disk(&directory, "lvm")?];
         let settings = [
             ("NODE", NAME.to_owned()),
             ("ADDRESS", place.address()),
@@ -82,7 +87,7 @@ impl Node {
         let address: Ipv4Addr = place.address().parse()?;
         let shell = Shell::new(network.namespace().clone(), address, NAME);
         until_answers(&mut guest, &shell)?;
-        Ok(Self { guest, shell })
+        Ok(Self { guest, shell, _disks: ticket })
     }
 
     /// Runs a script as root on the node and expects success; its standard output.
@@ -124,10 +129,32 @@ impl Node {
     }
 }
 
-fn disk(run: &Path, name: &str) -> Outcome<PathBuf> {
-    let path = run.join(format!("{NAME}-{name}.img"));
+fn disk(directory: &Path, name: &str) -> Outcome<PathBuf> {
+    let path = directory.join(format!("{NAME}-{name}.img"));
     File::create(&path)?.set_len(DISK_BYTES)?;
     Ok(path)
+}
+
+/// Where the disks are. In memory if there is plenty: every flush of the guest is an fsync of the whole file, which on a
+/// real disk makes each application wait for what all the others have written.
+fn place_for_disks(run: &Path) -> Outcome<(PathBuf, Option<Ticket>)> {
+    let memory = Path::new("/dev/shm");
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    if !memory.is_dir() || available_kib(&meminfo) < PLENTY_KIB {
+        return Ok((run.to_owned(), None));
+    }
+    let name = run.file_name().ok_or("a run's directory has a name")?;
+    let directory = memory.join(name);
+    fs::create_dir_all(&directory)?;
+    let ticket = cleanup::defer(Leftover::Directory(directory.clone()));
+    Ok((directory, Some(ticket)))
+}
+
+/// `MemAvailable` of /proc/meminfo (proc.5).
+fn available_kib(meminfo: &str) -> u64 {
+    let value = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let number = value.and_then(|value| value.split_whitespace().next()?.parse().ok());
+    number.unwrap_or_default()
 }
 
 fn until_answers(guest: &mut Guest, shell: &Shell) -> Outcome {
@@ -142,4 +169,16 @@ fn until_answers(guest: &mut Guest, shell: &Shell) -> Outcome {
         return Ok(());
     }
     Err(format!("the node's kernel ended; its console says:\n{}", guest.console(40)).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::available_kib;
+
+    #[test]
+    fn the_available_memory_is_read() {
+        let text = "MemTotal:       24683656 kB\nMemAvailable:   20000000 kB\n";
+        assert_eq!(available_kib(text), 20_000_000);
+        assert_eq!(available_kib(""), 0);
+    }
 }

@@ -61,13 +61,15 @@ spec: {{claimName: {claim}}}
     /// The names of the snapshots that a schedule made and keeps.
     pub(crate) fn scheduled(kubectl: &Kubectl) -> Outcome<Vec<String>> {
         let list = kubectl.json(&["get", "erasnapshots"])?;
-        let owned = |it: &&Value| {
-            let owners = it["metadata"]["ownerReferences"].as_array();
-            owners.is_some_and(|owners| owners.iter().any(|owner| owner["kind"] == "EraTracking"))
-        };
         let items = list["items"].as_array().ok_or("a list without items")?;
         let name = |it: &Value| it["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        Ok(items.iter().filter(owned).map(name).collect())
+        Ok(items.iter().filter(|it| Self::is_scheduled(it)).map(name).collect())
+    }
+
+    /// Whether a schedule made it: then it belongs to an `EraTracking`.
+    pub(crate) fn is_scheduled(snapshot: &Value) -> bool {
+        let owners = snapshot["metadata"]["ownerReferences"].as_array();
+        owners.is_some_and(|owners| owners.iter().any(|owner| owner["kind"] == "EraTracking"))
     }
 
     fn read(kubectl: &Kubectl, name: &str, value: &Value) -> Outcome<Self> {
