@@ -109,6 +109,25 @@ async fn killed_at_every_effect_the_next_start_finishes() {
 }
 
 #[tokio::test]
+async fn slices_of_an_earlier_try_that_the_list_has_no_place_for_are_removed() {
+    let memory = with_base().await;
+    memory.write((0..60_000).step_by(2));
+    memory.put(asked("b"));
+    // The boundary, its record, the changes, two slices; then the end.
+    memory.start(Some(Kill::Before(5)));
+    advance(&memory, Some(&tracked()), "b").await;
+    assert!(memory.is_dead());
+    let tried = memory.slices();
+    memory.write(0..60_000);
+    memory.start(None);
+    advance(&memory, Some(&tracked()), "b").await;
+    assert_whole(&memory, "b");
+    assert_eq!(memory.listed("b").to_string(), "0-59999");
+    assert!(tried > 2, "{tried} slices before");
+    assert_eq!(memory.slices(), 2, "one of a, one of b");
+}
+
+#[tokio::test]
 async fn an_unchanged_volume_has_no_slices() {
     let memory = with_base().await;
     memory.put(asked("b"));
