@@ -12,7 +12,6 @@ pub mod linux;
 pub mod lvm_lock;
 pub mod machine;
 mod port;
-pub mod record;
 pub mod store;
 
 pub use era_status::EraStatus;

@@ -1,10 +1,13 @@
 //! The machine's own files: `/sys` and `/proc`, below a root that a container sees elsewhere.
 
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use eratrack_model::discards::DiscardLimits;
+use eratrack_model::record::{BootId, ChainId};
 use eratrack_model::stack::Beneath;
 use eratrack_model::units::{Bytes, DevNo, Sectors};
 
@@ -67,13 +70,13 @@ impl Machine {
     }
 
     /// Different after each boot.
-    pub fn boot_id(&self) -> Result<String, MachineError> {
-        read(&self.root.join("proc/sys/kernel/random/boot_id"))
+    pub fn boot_id(&self) -> Result<BootId, MachineError> {
+        read_as(&self.root.join("proc/sys/kernel/random/boot_id"))
     }
 
-    /// A new random uuid, of the kernel's making.
-    pub fn new_uuid(&self) -> Result<String, MachineError> {
-        read(&self.root.join("proc/sys/kernel/random/uuid"))
+    /// The name of a new chain: a random uuid of the kernel's making.
+    pub fn new_chain(&self) -> Result<ChainId, MachineError> {
+        read_as(&self.root.join("proc/sys/kernel/random/uuid"))
     }
 
     /// The directory of a block device in sysfs.
@@ -88,7 +91,7 @@ impl Machine {
 
     /// Its length.
     pub fn length(&self, dev: DevNo) -> Result<Sectors, MachineError> {
-        read_number(&self.block(dev).join("size")).map(Sectors)
+        read_as(&self.block(dev).join("size")).map(Sectors)
     }
 
     /// Its counters.
@@ -121,25 +124,25 @@ impl Machine {
     pub fn discards(&self, dev: DevNo) -> Result<DiscardLimits, MachineError> {
         let queue = self.queue(dev);
         Ok(DiscardLimits {
-            max: Bytes(read_number(&queue.join("discard_max_bytes"))?),
-            granularity: Bytes(read_number(&queue.join("discard_granularity"))?),
+            max: Bytes(read_as(&queue.join("discard_max_bytes"))?),
+            granularity: Bytes(read_as(&queue.join("discard_granularity"))?),
         })
     }
 
     /// Limits how long one discard may be; reads back what then holds.
     pub fn limit_discards(&self, dev: DevNo, bytes: Bytes) -> Result<Bytes, MachineError> {
         let path = self.queue(dev).join("discard_max_bytes");
-        let there: u64 = read_number(&path)?;
+        let there: u64 = read_as(&path)?;
         // A device that takes no discards refuses every limit.
         if there > bytes.0 {
             write(&path, &bytes.0.to_string())?;
         }
-        read_number(&path).map(Bytes)
+        read_as(&path).map(Bytes)
     }
 
     /// How far it reads ahead, in KiB.
     pub fn read_ahead(&self, dev: DevNo) -> Result<u64, MachineError> {
-        read_number(&self.queue(dev).join("read_ahead_kb"))
+        read_as(&self.queue(dev).join("read_ahead_kb"))
     }
 
     /// Sets how far it reads ahead, in KiB.
@@ -149,7 +152,7 @@ impl Machine {
 
     /// Its logical block.
     pub fn logical_block(&self, dev: DevNo) -> Result<Bytes, MachineError> {
-        read_number(&self.queue(dev).join("logical_block_size")).map(Bytes)
+        read_as(&self.queue(dev).join("logical_block_size")).map(Bytes)
     }
 
     /// Whether its queue offers DAX.
@@ -264,7 +267,10 @@ fn read_if_there(path: &Path) -> Result<Option<String>, MachineError> {
     }
 }
 
-fn read_number(path: &Path) -> Result<u64, MachineError> {
+fn read_as<T: FromStr>(path: &Path) -> Result<T, MachineError>
+where
+    T::Err: Error + Send + Sync + 'static,
+{
     read(path)?.parse().map_err(|e| failed("understand", path)(io::Error::other(e)))
 }
 

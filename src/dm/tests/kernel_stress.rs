@@ -10,9 +10,9 @@ use std::sync::Arc;
 use common::{assert_none_suspended, assert_nothing_of_ours, listed, request};
 use era_metadata::sizing;
 use eratrack_dm::linux::Kernel;
-use eratrack_dm::record::Record;
 use eratrack_dm::{Detached, DeviceMapper, EraStatus, Host, HostError, Lookup, Moment};
 use eratrack_model::names::Role;
+use eratrack_model::record::Record;
 use kit::{Disk, Volume, VolumeGroup, run, run_with};
 
 const PAGE: u64 = 4096;

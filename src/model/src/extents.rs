@@ -91,21 +91,6 @@ impl RunList {
         };
         Self::new(self.0.iter().map(longer))
     }
-
-    /// The same with one more run.
-    #[must_use]
-    pub fn with(&self, run: Run) -> Self {
-        Self::new(self.0.iter().copied().chain([run]))
-    }
-
-    /// The same with the device's last block: where writes to a device's end may go unseen.
-    #[must_use]
-    pub fn with_last_block(&self, nr_blocks: u64) -> Self {
-        match nr_blocks.checked_sub(1) {
-            Some(last) => self.with(Run { first: last, last }),
-            None => self.clone(),
-        }
-    }
 }
 
 impl From<RunList> for Vec<Run> {
@@ -188,10 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_block_and_the_full_list() {
-        assert_eq!(list("0").with_last_block(10), list("0,9"));
-        assert_eq!(list("0-9").with_last_block(10), list("0-9"));
-        assert_eq!(list("").with_last_block(0), list(""));
+    fn the_full_list() {
         assert_eq!(RunList::full(10), list("0-9"));
         assert_eq!(RunList::full(0), list(""));
     }

@@ -4,6 +4,7 @@ use era_metadata::sizing;
 use eratrack_model::discards::DiscardPolicy;
 use eratrack_model::names::{Role, StackId};
 use eratrack_model::plan;
+use eratrack_model::record::{Phase, Record};
 use eratrack_model::refusal::Refusal;
 use eratrack_model::stack::{Contents, Desired, MetadataArea, Observed, Subject, Tracked, Volume};
 use eratrack_model::table::{Table, Target};
@@ -11,7 +12,6 @@ use eratrack_model::units::{Bytes, DevNo};
 
 use super::{AttachRequest, Attached, Host, HostError, Liveness};
 use crate::era_status::EraStatus;
-use crate::record::{Phase, Record, VERSION};
 use crate::store::StoreError;
 
 impl Host {
@@ -100,9 +100,8 @@ impl Host {
             sizing::required(sectors.0, granularity.sectors().0, sizing::DEFAULT_UNDIGESTED)?;
         let possible = DiscardPolicy::decide(volume.device.discards, *granularity);
         Ok(Record {
-            version: VERSION,
             stack: stack.clone(),
-            chain: self.machine.new_uuid()?,
+            chain: self.machine.new_chain()?,
             boot: self.machine.boot_id()?,
             x: *x,
             name: volume.device.name.clone(),

@@ -3,15 +3,16 @@
 use std::fs::File;
 
 use era_metadata::{FileSource, Metadata, View};
+use eratrack_model::Era;
 use eratrack_model::discards::DiscardHistory;
+use eratrack_model::extents::RunList;
 use eratrack_model::names::Role;
+use eratrack_model::record::Record;
 use eratrack_model::units::DevNo;
-use eratrack_model::{Era, Run};
 
 use super::{Changes, Host, HostError};
 use crate::era_status::EraStatus;
 use crate::port::Lookup;
-use crate::record::Record;
 
 /// A metadata snapshot that was taken, as the status line told of it.
 struct Held {
@@ -29,16 +30,16 @@ impl Host {
         let held = self.take(record)?;
         let read = self.read(record, held.root, since);
         let dropped = self.drop_held(record);
-        let (marked, runs) = read?;
+        let marked = read?;
         dropped?;
         let dilation = self.dilation(record, since)?;
         self.require_intact(record)?;
-        let blocks = record.granularity.blocks(record.sectors);
+        let blocks = record.blocks();
         Ok(Changes {
-            runs: dilate(runs, dilation, blocks),
+            runs: marked.dilate(dilation, blocks).into(),
             blocks,
             granularity: record.granularity,
-            marked,
+            marked: marked.blocks(),
             read_at: held.era,
             dilation,
             metadata_used: held.used,
@@ -80,13 +81,13 @@ impl Host {
         Ok(self.dm.info(&Lookup::Uuid(record.stack.uuid(Role::Era)))?.number)
     }
 
-    fn read(&self, record: &Record, root: u64, since: Era) -> Result<(u64, Vec<Run>), HostError> {
+    fn read(&self, record: &Record, root: u64, since: Era) -> Result<RunList, HostError> {
         let unreadable = |source| HostError::Metadata { stack: record.stack.clone(), source };
         let device = self.open_metadata(record)?;
         let metadata = Metadata::open(device, View::HeldAt(root)).map_err(unreadable)?;
         verify_geometry(record, metadata.granularity_sectors(), metadata.nr_blocks())?;
         let changed = metadata.changed_since(since).map_err(unreadable)?;
-        Ok((changed.count(), changed.runs().collect()))
+        Ok(RunList::new(changed.runs()))
     }
 
     fn open_metadata(&self, record: &Record) -> Result<FileSource, HostError> {
@@ -111,7 +112,7 @@ impl Host {
 }
 
 fn verify_geometry(record: &Record, granularity: u32, blocks: u32) -> Result<(), HostError> {
-    let expected = (record.granularity.sectors().0, record.granularity.blocks(record.sectors));
+    let expected = (record.granularity.sectors().0, record.blocks());
     let found = (u64::from(granularity), u64::from(blocks));
     if found == expected {
         return Ok(());
@@ -120,37 +121,4 @@ fn verify_geometry(record: &Record, granularity: u32, blocks: u32) -> Result<(),
         stack: record.stack.clone(),
         what: format!("its metadata has (sectors a block, blocks) {found:?}, not {expected:?}"),
     })
-}
-
-/// Each run with so many blocks more at its end, within the device; runs that then touch are
-/// one.
-fn dilate(runs: Vec<Run>, by: u64, blocks: u64) -> Vec<Run> {
-    let mut dilated: Vec<Run> = Vec::with_capacity(runs.len());
-    for Run { first, last } in runs {
-        let last = last.saturating_add(by).min(blocks.saturating_sub(1)).max(last);
-        match dilated.last_mut() {
-            Some(before) if first <= before.last.saturating_add(1) => {
-                before.last = before.last.max(last);
-            }
-            _ => dilated.push(Run { first, last }),
-        }
-    }
-    dilated
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn runs(pairs: &[(u64, u64)]) -> Vec<Run> {
-        pairs.iter().map(|&(first, last)| Run { first, last }).collect()
-    }
-
-    #[test]
-    fn dilated_runs_stay_within_the_device_and_apart() {
-        let before = runs(&[(0, 0), (2, 3), (5, 5), (9, 9)]);
-        assert_eq!(dilate(before.clone(), 0, 10), before);
-        assert_eq!(dilate(before.clone(), 1, 10), runs(&[(0, 6), (9, 9)]));
-        assert_eq!(dilate(before, u64::MAX, 10), runs(&[(0, 9)]));
-    }
 }

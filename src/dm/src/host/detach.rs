@@ -2,12 +2,12 @@
 
 use eratrack_model::names::{Role, StackId};
 use eratrack_model::plan::{self, Step};
+use eratrack_model::record::{Phase, Record};
 use eratrack_model::stack::{Desired, Observed};
 use eratrack_model::table::Target;
 use eratrack_model::units::DevNo;
 
 use super::{Detached, Host, HostError};
-use crate::record::{Phase, Record};
 
 /// The loop driver's number (`LOOP_MAJOR`).
 const LOOP_MAJOR: u32 = 7;

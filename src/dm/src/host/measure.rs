@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use eratrack_model::names::{Role, StackId};
 use eratrack_model::plan::{self, Step};
+use eratrack_model::record::Record;
 use rustix::io::Errno;
 
 use super::boundaries::Mark;
@@ -11,7 +12,6 @@ use super::{Boundary, Host, HostError, Liveness};
 use crate::era_status::{self, EraStatus};
 use crate::executor::{StepError, StepErrorKind};
 use crate::port::{DmErrorKind, Lookup, Slot};
-use crate::record::Record;
 
 impl Host {
     /// Whether X still goes through its X-era. A few ioctls that wait for nobody.

@@ -2,13 +2,13 @@
 
 use eratrack_model::discards::DiscardLimits;
 use eratrack_model::names::{Role, StackId};
+use eratrack_model::record::Record;
 use eratrack_model::stack::{Beneath, Device, Kernel, Observed, Subject, Volume};
 use eratrack_model::table::Table;
 use eratrack_model::units::{DevNo, Sectors};
 
 use super::{Host, HostError, Survey};
 use crate::port::{Access, DmError, Info, Lookup, Slot};
-use crate::record::Record;
 
 impl Host {
     /// What a device is, and what of ours is on it. Changes nothing.

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use eratrack_model::lvm::{LvmName, LvmUuid};
 use eratrack_model::names::StackId;
+use eratrack_model::record::{Phase, Record};
 
 use super::{Host, HostError, Liveness, Recovered, Recovery};
 use crate::era_status::EraStatus;
 use crate::executor::Surroundings;
 use crate::port::Lookup;
-use crate::record::{Phase, Record};
 use crate::store::StoreError;
 
 impl Host {

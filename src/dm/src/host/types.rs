@@ -6,13 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use eratrack_model::discards::{DiscardLimits, DiscardPolicy};
 use eratrack_model::names::{DmName, DmUuid, StackId};
-
+use eratrack_model::record::Record;
 use eratrack_model::table::Table;
 use eratrack_model::units::{DevNo, Granularity, Sectors};
 use eratrack_model::{Era, Run};
 
 use crate::port::DeviceMapper;
-use crate::record::Record;
 use crate::store::StoreConfig;
 
 /// Where a host's things are.

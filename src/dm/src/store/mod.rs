@@ -12,10 +12,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use eratrack_model::names::StackId;
+use eratrack_model::record::Record;
 use eratrack_model::units::Bytes;
 
 use crate::machine::Machine;
-use crate::record::{Record, VERSION};
 pub use room::{Room, StoreConfig};
 
 const METADATA: &str = "era-metadata";
@@ -152,9 +152,6 @@ impl FileStore {
         let Some(text) = read_if_there(&path)? else { return Ok(None) };
         let wrong = |what: String| StoreError::Record { path: path.clone(), what };
         let record: Record = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-        if record.version != VERSION {
-            return Err(wrong(format!("version {}, expected {VERSION}", record.version)));
-        }
         if record.stack != *stack {
             return Err(wrong(format!("it is of the stack {}", record.stack)));
         }

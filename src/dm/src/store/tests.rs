@@ -1,10 +1,10 @@
 use std::os::unix::fs::MetadataExt;
 
 use eratrack_model::discards::DiscardPolicy;
+use eratrack_model::record::Phase;
 use eratrack_model::units::{DevNo, Granularity, Sectors};
 
 use super::*;
-use crate::record::Phase;
 
 fn store(dir: &Path) -> FileStore {
     FileStore::new(&Machine::new(dir), StoreConfig::new("/var/lib/eratrack"))
@@ -12,10 +12,9 @@ fn store(dir: &Path) -> FileStore {
 
 fn record(stack: &StackId) -> Record {
     Record {
-        version: VERSION,
         stack: stack.clone(),
-        chain: "c".into(),
-        boot: "b".into(),
+        chain: "0b5e6a1c-4d0f-4f9e-8f43-0f5f2a3f0c11".parse().unwrap(),
+        boot: "9e107d9d-372b-4b5a-a9f1-7d0c4f3b2a10".parse().unwrap(),
         x: DevNo { major: 253, minor: 0 },
         name: "vg-lv".parse().unwrap(),
         uuid: None,
@@ -61,11 +60,12 @@ fn a_record_reads_back_until_it_is_removed() {
 fn a_record_that_is_not_understood_says_where_and_why() {
     let root = tempfile::tempdir().unwrap();
     let (store, stack): (_, StackId) = (store(root.path()), "a".parse().unwrap());
-    let mut newer = record(&stack);
-    newer.version = VERSION + 1;
-    store.write_record(&newer).unwrap();
+    store.write_record(&record(&stack)).unwrap();
+    let path = store.stack_dir(&stack).join(RECORD);
+    let newer = fs::read_to_string(&path).unwrap().replace("\"version\": 1", "\"version\": 2");
+    fs::write(&path, newer).unwrap();
     let error = store.read_record(&stack).unwrap_err().to_string();
-    assert!(error.contains("record.json") && error.contains("version 2, expected 1"), "{error}");
-    fs::write(store.stack_dir(&stack).join(RECORD), "{").unwrap();
+    assert!(error.contains("record.json") && error.contains("version is 2, expected 1"), "{error}");
+    fs::write(&path, "{").unwrap();
     assert!(matches!(store.read_record(&stack), Err(StoreError::Record { .. })));
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use eratrack_api::{Device, Granularity, Reason};
 use eratrack_dm::linux::Kernel;
-use eratrack_dm::record::Record;
 use eratrack_dm::store::StoreConfig;
 use eratrack_dm::{
     AttachRequest, DmError, EraStatus, Host, HostConfig, HostError, Liveness as Live, Recovered,
     Recovery,
 };
 use eratrack_model::names::StackId;
+use eratrack_model::record::Record;
 use eratrack_model::units::{Bytes, SECTOR_BYTES, Sectors};
 use eratrack_model::{Era, units};
 use k8s_openapi::jiff::Timestamp;
@@ -173,7 +173,7 @@ fn tracked(record: &Record) -> Result<Tracked, StackError> {
         ))
     })?;
     Ok(Tracked {
-        chain: record.chain.clone(),
+        chain: record.chain.to_string(),
         number: record.x,
         device: Device {
             name: Some(record.name.to_string()),
