@@ -7,13 +7,17 @@ mod era_status;
 pub mod executor;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+mod file_lock;
 mod host;
+mod links;
 pub mod linux;
 pub mod lvm_lock;
 pub mod machine;
 mod port;
+mod stack_lock;
 pub mod store;
 
 pub use era_status::EraStatus;
 pub use host::*;
 pub use port::*;
+pub use stack_lock::StackLockError;

@@ -11,6 +11,8 @@ use eratrack_model::record::{BootId, ChainId};
 use eratrack_model::stack::Beneath;
 use eratrack_model::units::{Bytes, DevNo, Sectors};
 
+use crate::links;
+
 /// A file of the machine's that cannot be read, written or understood.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} {}", path.display())]
@@ -59,9 +61,10 @@ impl Machine {
         self.root.join("sys")
     }
 
-    /// A path of the machine's, as seen from here.
+    /// A path of the machine's, as seen from here. Its symbolic links lead where they lead on the
+    /// machine: the kernel would take an absolute one from the root of this process.
     pub fn path(&self, on_machine: &Path) -> PathBuf {
-        self.root.join(on_machine.strip_prefix("/").unwrap_or(on_machine))
+        self.root.join(links::resolve(&self.root, on_machine))
     }
 
     /// What `uname -r` prints.
@@ -214,6 +217,7 @@ impl Machine {
     /// first process also where the root is seen through it.
     fn mount_source(&self, on_machine: &Path) -> Result<Option<DevNo>, MachineError> {
         let table = read(&self.root.join("proc/1/mountinfo"))?;
+        let on_machine = &Path::new("/").join(links::resolve(&self.root, on_machine));
         let mounts = table.lines().filter_map(|line| {
             let (before, after) = line.split_once(" - ")?;
             let point = Path::new(before.split(' ').nth(4)?);

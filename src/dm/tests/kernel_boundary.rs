@@ -7,56 +7,19 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{assert_nothing_of_ours, block_size, listed, number, request};
+use common::{Scratch, assert_nothing_of_ours, block_size, listed, request};
 use eratrack_dm::linux::Kernel;
 use eratrack_dm::{Detached, DeviceMapper, Lookup};
 use eratrack_model::names::Role;
-use kit::{Content, Disk, Volume, differing_blocks, run, run_with, wait_for};
+use kit::{Content, differing_blocks, wait_for};
 use rustix::fs::OFlags;
 
 const PAGE: usize = 4096;
-
-/// A device over a disk; writes to the disk take so long.
-struct Scratch {
-    volume: Volume,
-    beneath: String,
-    _disk: Disk,
-}
-
-impl Scratch {
-    fn new(mib: u64, slow: Duration) -> Self {
-        let disk = Disk::new(mib);
-        run("modprobe dm-delay");
-        let (beneath, name, sectors) = (kit::unique("slow"), kit::unique("data"), mib * 2048);
-        let (device, delay) = (disk.device().display(), slow.as_millis());
-        let table = format!("0 {sectors} delay {device} 0 0 {device} 0 {delay}");
-        run_with("dmsetup", ["create", &beneath, "--table", &table]).unwrap();
-        let table = format!("0 {sectors} linear /dev/mapper/{beneath} 0");
-        run_with("dmsetup", ["create", &name, "--table", &table]).unwrap();
-        let path = PathBuf::from(format!("/dev/mapper/{name}"));
-        Self { volume: Volume { lv: String::new(), dm_name: name, path }, beneath, _disk: disk }
-    }
-
-    /// Writes that the device has taken and not completed.
-    fn in_flight(&self) -> usize {
-        let stat = format!("/sys/dev/block/{}/stat", number(&self.volume));
-        let stat = std::fs::read_to_string(stat).unwrap();
-        stat.split_whitespace().nth(8).expect("the kernel counts them").parse().unwrap()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        for name in [&self.volume.dm_name, &self.beneath] {
-            let _ = run_with("dmsetup", ["remove", "--retry", "-f", name]);
-        }
-    }
-}
 
 /// Around the page cache: reading a copy would wait for what the cache is writing.
 fn open(path: &Path) -> File {
@@ -168,6 +131,7 @@ fn spread(device: &File, first: usize, every: usize, pages: u64) -> BTreeSet<u64
 #[ignore = "kernel tier"]
 fn a_list_is_whole_while_the_metadata_is_rewritten() {
     const MIB: u64 = 2048;
+    const LISTS: usize = 40;
     let scratch = Scratch::new(MIB, Duration::ZERO);
     let store = kit::metadata_dir(128);
     let host = common::host(store.path());
@@ -179,9 +143,9 @@ fn a_list_is_whole_while_the_metadata_is_rewritten() {
     let mut listed_blocks = 0;
     let read = || {
         let device = open(&scratch.volume.path);
-        for round in 0..12 {
+        for round in 0..LISTS {
             let base = host.boundary(&record).unwrap();
-            let written = spread(&device, 100 + round, 2036, MIB << 8);
+            let written = spread(&device, 100 + round, 8144, MIB << 8);
             let listed = listed(&host.changes(&record, base.era).unwrap());
             let missed: Vec<_> = written.difference(&listed).collect();
             assert!(missed.is_empty(), "list {round} misses {} blocks: {missed:?}", missed.len());
@@ -192,7 +156,7 @@ fn a_list_is_whole_while_the_metadata_is_rewritten() {
         scope.spawn(|| {
             let device = open(&scratch.volume.path);
             while !stop.load(Ordering::Relaxed) {
-                spread(&device, 3, 4072, MIB << 8);
+                spread(&device, 3, 16288, MIB << 8);
                 kernel.message(era, "checkpoint").unwrap();
                 rounds.fetch_add(1, Ordering::Relaxed);
             }
@@ -203,6 +167,6 @@ fn a_list_is_whole_while_the_metadata_is_rewritten() {
             std::panic::resume_unwind(failed);
         }
     });
-    println!("{listed_blocks} blocks in 12 lists, {} eras meanwhile", rounds.into_inner());
+    println!("{listed_blocks} blocks in {LISTS} lists, {} eras meanwhile", rounds.into_inner());
     assert_eq!(host.detach(&record.stack).unwrap(), Detached::Restored);
 }

@@ -12,25 +12,27 @@ use eratrack_model::units::{Bytes, DevNo};
 
 use super::{AttachRequest, Attached, Host, HostError, Liveness};
 use crate::era_status::EraStatus;
+use crate::stack_lock::StackLock;
 use crate::store::StoreError;
 
 impl Host {
     /// Puts era under X, or finds it there. What an earlier attempt left is finished if X goes
     /// through it already, else undone first. If this one fails, it is undone.
     pub fn attach(&self, request: &AttachRequest) -> Result<Attached, HostError> {
+        let lock = self.lock_stack(&request.stack)?;
         let survey = self.survey(request.x)?;
-        if let Some((record, created)) = self.adopt(request)? {
+        if let Some((record, created)) = self.adopt(&lock, request)? {
             return Ok(Attached { record, survey, created });
         }
-        self.detach(&request.stack)?;
+        self.take_down(&lock, &request.stack, true)?;
         let observed = self.observe(&request.stack, Some(request.x))?;
         plan::eligible(&observed, request.granularity)?;
         let record = self.new_record(request, &observed)?;
         self.store.check_room(record.metadata_size)?;
-        match self.build(record, &observed) {
+        match self.build(&lock, record, &observed) {
             Ok(record) => Ok(Attached { record, survey, created: true }),
             Err(error) => {
-                if let Err(undo) = self.detach(&request.stack) {
+                if let Err(undo) = self.take_down(&lock, &request.stack, true) {
                     tracing::warn!(stack = %request.stack, %undo, "what was begun is left for the next start");
                 }
                 Err(error)
@@ -39,7 +41,11 @@ impl Host {
     }
 
     /// The stack as asked for, if X goes through it and it works.
-    fn adopt(&self, request: &AttachRequest) -> Result<Option<(Record, bool)>, HostError> {
+    fn adopt(
+        &self,
+        lock: &StackLock,
+        request: &AttachRequest,
+    ) -> Result<Option<(Record, bool)>, HostError> {
         let record = match self.store.read_record(&request.stack) {
             Ok(Some(record)) if record.phase != Phase::Detaching => record,
             Ok(_) => return Ok(None),
@@ -61,7 +67,7 @@ impl Host {
             return Err(self.tracked_otherwise(&record)?.into());
         }
         let created = record.phase == Phase::Attaching;
-        self.finish(record).map(|record| Some((record, created)))
+        self.finish(lock, record).map(|record| Some((record, created)))
     }
 
     fn tracked_otherwise(&self, record: &Record) -> Result<Refusal, HostError> {
@@ -73,12 +79,12 @@ impl Host {
     }
 
     /// Tidies up a stack that X goes through, and says in its record that it is in place.
-    pub(super) fn finish(&self, mut record: Record) -> Result<Record, HostError> {
+    pub(super) fn finish(&self, lock: &StackLock, mut record: Record) -> Result<Record, HostError> {
         let observed = self.observe(&record.stack, Some(record.x))?;
         let metadata = self.metadata_device(&record.stack)?;
         let desired = self.desired(&record, metadata, Contents::Kept)?;
         let plan = plan::plan(&observed, &desired)?;
-        self.execute(&observed, &plan)?;
+        self.execute(lock, &observed, &plan)?;
         if record.phase != Phase::Attached {
             record.phase = Phase::Attached;
             self.about_to("write the record: attached");
@@ -116,7 +122,12 @@ impl Host {
         })
     }
 
-    fn build(&self, record: Record, observed: &Observed) -> Result<Record, HostError> {
+    fn build(
+        &self,
+        lock: &StackLock,
+        record: Record,
+        observed: &Observed,
+    ) -> Result<Record, HostError> {
         self.store.make_dir()?;
         self.about_to("write the record: attaching");
         self.store.write_record(&record)?;
@@ -126,7 +137,7 @@ impl Host {
         let metadata = self.loops.attach(&file)?;
         let desired = self.desired(&record, metadata, Contents::Fresh)?;
         let plan = plan::plan(observed, &desired)?;
-        self.execute(observed, &plan)?;
+        self.execute(lock, observed, &plan)?;
         let attached = Record { phase: Phase::Attached, ..record };
         self.about_to("write the record: attached");
         self.store.write_record(&attached)?;

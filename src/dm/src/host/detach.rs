@@ -8,6 +8,7 @@ use eratrack_model::table::Target;
 use eratrack_model::units::DevNo;
 
 use super::{Detached, Host, HostError};
+use crate::stack_lock::StackLock;
 
 /// The loop driver's number (`LOOP_MAJOR`).
 const LOOP_MAJOR: u32 = 7;
@@ -16,16 +17,21 @@ impl Host {
     /// Gives X its own table back and removes all of the stack, or what an earlier process left
     /// of it. X's filesystem is not frozen, so this works also when X-era has failed.
     pub fn detach(&self, stack: &StackId) -> Result<Detached, HostError> {
-        self.take_down(stack, true)
+        self.take_down(&self.lock_stack(stack)?, stack, true)
     }
 
     /// Removes the remains of a stack that X no longer goes through, or whose X is gone.
     /// Nothing is written to the device. Refused while X goes through it.
     pub fn remove_orphans(&self, stack: &StackId) -> Result<Detached, HostError> {
-        self.take_down(stack, false)
+        self.take_down(&self.lock_stack(stack)?, stack, false)
     }
 
-    fn take_down(&self, stack: &StackId, may_restore: bool) -> Result<Detached, HostError> {
+    pub(super) fn take_down(
+        &self,
+        lock: &StackLock,
+        stack: &StackId,
+        may_restore: bool,
+    ) -> Result<Detached, HostError> {
         let record = self.record_if_readable(stack);
         let observed = self.observe(stack, self.x_of(stack, record.as_ref())?)?;
         let devices = observed.era.is_some() || observed.base.is_some();
@@ -39,7 +45,7 @@ impl Host {
             return Err(HostError::Unexpected { stack: stack.clone(), what });
         }
         self.say_detaching(record);
-        self.execute(&observed, &plan)?;
+        self.execute(lock, &observed, &plan)?;
         match self.remove_files(stack, &observed) {
             Ok(()) if restores => Ok(Detached::Restored),
             Ok(()) => Ok(Detached::RemainsRemoved),

@@ -8,6 +8,7 @@ use crate::executor::{StepError, StepErrorKind};
 use crate::linux::LoopError;
 use crate::machine::MachineError;
 use crate::port::DmError;
+use crate::stack_lock::StackLockError;
 use crate::store::StoreError;
 
 /// Why an operation of [`Host`](super::Host) did not succeed. X is never left suspended, and
@@ -32,6 +33,9 @@ pub enum HostError {
         #[source]
         violation: Violation,
     },
+    /// Another operation of ours is at work on the stack; nothing was changed.
+    #[error(transparent)]
+    Lock(#[from] StackLockError),
     /// A step of the plan did not go as planned.
     #[error("{}", with_cause(.0))]
     Step(#[from] StepError),
@@ -100,10 +104,12 @@ impl HostError {
                 | StepErrorKind::Limit { .. }
                 | StepErrorKind::Status { .. } => "OperationFailed",
             },
+            Self::Lock(StackLockError::Deadline { .. }) => "DeviceBusy",
             Self::NotIntact { .. } => "TableReloaded",
             Self::EraFailed { .. } => "MetadataError",
             Self::Metadata { .. } => "MetadataLost",
             Self::Plan { .. }
+            | Self::Lock(StackLockError::Io { .. })
             | Self::DeviceMapper(_)
             | Self::Loop(_)
             | Self::Machine(_)
@@ -116,6 +122,7 @@ impl HostError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.is_transient(),
+            Self::Lock(StackLockError::Deadline { .. }) => true,
             Self::Step(step) => {
                 matches!(*step.source, StepErrorKind::Lock(_) | StepErrorKind::Changed { .. })
             }

@@ -65,12 +65,14 @@ impl Host {
     /// Separates what was written before from what is written after: checkpoint, the era after
     /// it, then a drain. May be repeated: a boundary more does no harm.
     pub fn boundary(&self, record: &Record) -> Result<Boundary, HostError> {
+        let lock = self.lock_stack(&record.stack)?;
         self.require_intact(record)?;
         // Before the checkpoint, so that a discard that is under way then counts as later.
         let discards = self.machine.discard_count(self.era_device(record)?)?;
         let observed = self.observe(&record.stack, Some(record.x))?;
         let plan = plan::plan_boundary(&observed)?;
-        let outcome = self.execute(&observed, &plan).map_err(|e| self.era_failed(record, e))?;
+        let outcome =
+            self.execute(&lock, &observed, &plan).map_err(|e| self.era_failed(record, e))?;
         self.require_intact(record)?;
         let era = outcome.era.ok_or_else(|| HostError::Unexpected {
             stack: record.stack.clone(),

@@ -2,7 +2,8 @@
 //!
 //! Every operation is the same pipeline: observe, plan (`eratrack_model`), execute step by
 //! step, verify. Every operation may be repeated, and finishes or undoes what an earlier one,
-//! killed at whatever moment, has left. One operation of a stack at a time.
+//! killed at whatever moment, has left. One operation of a stack at a
+//! time, also of two processes: a second one waits.
 
 mod attach;
 mod boundaries;
@@ -20,13 +21,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eratrack_model::check;
+use eratrack_model::names::StackId;
 use eratrack_model::plan::{Plan, Step};
-use eratrack_model::stack::Observed;
+use eratrack_model::stack::{Observed, Subject};
 
 use crate::executor::{Executor, Outcome};
 use crate::linux::{Loops, Nodes};
 use crate::machine::Machine;
-use crate::port::DeviceMapper;
+use crate::port::{DeviceMapper, DmError};
+use crate::stack_lock::StackLock;
 use crate::store::FileStore;
 
 pub use error::HostError;
@@ -90,13 +93,36 @@ impl Host {
         (self.observer)(Moment::Machine(what));
     }
 
+    /// The stack for one operation, which may change it until the lock is dropped.
+    fn lock_stack(&self, stack: &StackId) -> Result<StackLock, HostError> {
+        Ok(StackLock::take(&self.machine, stack, self.lock_deadline)?)
+    }
+
     /// Has the plan judged by who did not make it, then runs it.
-    fn execute(&self, observed: &Observed, plan: &Plan) -> Result<Outcome, HostError> {
+    fn execute(
+        &self,
+        lock: &StackLock,
+        observed: &Observed,
+        plan: &Plan,
+    ) -> Result<Outcome, HostError> {
         let stack = &observed.stack;
         check::check(plan, observed)
             .map_err(|violation| HostError::Plan { stack: stack.clone(), violation })?;
-        let tell = |_, step: &Step| (self.observer)(Moment::Step(step));
+        let tell = |_, step: &Step| {
+            lock.note_swapping(matches!(step, Step::SwapIn { .. } | Step::Drain { .. }));
+            (self.observer)(Moment::Step(step));
+        };
         let executor = Executor { dm: &*self.dm, surroundings: self, stack, observer: &tell };
-        Ok(executor.run(plan)?)
+        let outcome = executor.run(plan);
+        if outcome.is_ok() || !self.is_suspended(observed)? {
+            lock.note_swapping(false);
+        }
+        Ok(outcome?)
+    }
+
+    /// Whether X, as it was observed, is suspended by now.
+    fn is_suspended(&self, observed: &Observed) -> Result<bool, DmError> {
+        let Subject::Mapped(volume) = &observed.x else { return Ok(false) };
+        Ok(self.find(&volume.device.number.into())?.is_some_and(|info| info.suspended))
     }
 }

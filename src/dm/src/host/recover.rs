@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use eratrack_model::lvm::{LvmName, LvmUuid};
+use eratrack_model::lvm::{LvmName, LvmUuid, VgName};
 use eratrack_model::names::StackId;
 use eratrack_model::record::{Phase, Record};
 
 use super::{Host, HostError, Liveness, Recovered, Recovery};
 use crate::era_status::EraStatus;
 use crate::executor::Surroundings;
-use crate::port::Lookup;
+use crate::port::Info;
+use crate::stack_lock::StackLock;
 use crate::store::StoreError;
 
 impl Host {
@@ -40,6 +41,7 @@ impl Host {
     }
 
     fn recover_one(&self, stack: &StackId) -> Result<Recovery, HostError> {
+        let lock = self.lock_stack(stack)?;
         let record = match self.store.read_record(stack) {
             Ok(record) => record,
             Err(StoreError::Record { .. }) => None,
@@ -49,49 +51,57 @@ impl Host {
             Err(error) => return Err(error.into()),
         };
         let Some(record) = record else {
-            self.detach(stack)?;
+            self.take_down(&lock, stack, true)?;
             return Ok(Recovery::OrphansRemoved);
         };
-        self.wake(&record)?;
+        self.wake(&lock, &record)?;
         let found = self.liveness(&record)?;
         match (record.phase, found) {
-            (Phase::Detaching, _) => self.detach(stack).map(|_| Recovery::Finished),
-            (Phase::Attaching | Phase::Attached, Liveness::Intact) => self.take_over(record),
-            (Phase::Attaching, _) => self.detach(stack).map(|_| Recovery::Undone),
+            (Phase::Detaching, _) => self.take_down(&lock, stack, true).map(|_| Recovery::Finished),
+            (Phase::Attaching | Phase::Attached, Liveness::Intact) => self.take_over(&lock, record),
+            (Phase::Attaching, _) => self.take_down(&lock, stack, true).map(|_| Recovery::Undone),
             (Phase::Attached, found) => {
-                self.detach(stack)?;
+                self.take_down(&lock, stack, true)?;
                 Ok(Recovery::Broken { record, found, era_failed: false })
             }
         }
     }
 
-    fn take_over(&self, record: Record) -> Result<Recovery, HostError> {
+    fn take_over(&self, lock: &StackLock, record: Record) -> Result<Recovery, HostError> {
         if self.status(&record)? == EraStatus::Error {
-            self.detach(&record.stack)?;
+            self.take_down(lock, &record.stack, true)?;
             return Ok(Recovery::Broken { record, found: Liveness::Intact, era_failed: true });
         }
-        self.finish(record).map(Recovery::Adopted)
+        self.finish(lock, record).map(Recovery::Adopted)
     }
 
     /// X may be suspended if the kernel refused a table after the drain and the process was
     /// killed before it could resume X. Whoever has LVM's lock knows that no command of LVM's
-    /// is at work on X; other devices are left to whoever suspended them.
-    fn wake(&self, record: &Record) -> Result<(), HostError> {
+    /// is at work on X. Other devices are resumed if we were killed while we swapped their table,
+    /// and otherwise left to whoever suspended them.
+    fn wake(&self, lock: &StackLock, record: &Record) -> Result<(), HostError> {
         let Some(x) = self.locate(record)? else { return Ok(()) };
         let info = self.dm.info(&x.into())?;
-        let is_lvm = info.uuid.as_ref().is_some_and(|uuid| LvmUuid::parse(uuid).is_some());
-        let Some(name) = LvmName::parse(&info.name).filter(|_| is_lvm && info.suspended) else {
-            return Ok(());
-        };
-        let _lock = self.lock(&name.vg).map_err(|e| HostError::Unexpected {
-            stack: record.stack.clone(),
-            what: format!("{} is suspended: {e}", info.name),
-        })?;
-        let again = self.dm.info(&Lookup::Number(x))?;
-        if again.suspended && again.live && !again.inactive {
-            tracing::warn!(device = %info.name, "resuming a device that was left suspended");
-            self.dm.swap(x)?;
+        let group = volume_group(&info);
+        let ours = group.is_some() || lock.swap_was_cut_short();
+        if info.suspended && ours {
+            let locked = group.map(|group| self.lock(&group)).transpose();
+            let _lvm = locked.map_err(|e| HostError::Unexpected {
+                stack: record.stack.clone(),
+                what: format!("{} is suspended: {e}", info.name),
+            })?;
+            let again = self.dm.info(&x.into())?;
+            if again.suspended && again.live && !again.inactive {
+                tracing::warn!(device = %info.name, "resuming a device that was left suspended");
+                self.dm.swap(x)?;
+            }
         }
+        lock.note_swapping(false);
         Ok(())
     }
+}
+
+fn volume_group(info: &Info) -> Option<VgName> {
+    let is_lvm = info.uuid.as_ref().is_some_and(|uuid| LvmUuid::parse(uuid).is_some());
+    LvmName::parse(&info.name).filter(|_| is_lvm).map(|name| name.vg)
 }

@@ -13,7 +13,7 @@ impl Surroundings for Host {
     type Lock = VolumeGroupLock;
 
     fn lock(&self, vg: &VgName) -> Result<VolumeGroupLock, LockError> {
-        VolumeGroupLock::take(self.machine.root(), vg, self.lock_deadline)
+        VolumeGroupLock::take(&self.machine, vg, self.lock_deadline)
     }
 
     fn zero(&self, dev: DevNo, length: Sectors) -> Result<(), MachineError> {

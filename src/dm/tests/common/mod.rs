@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use eratrack_dm::linux::Kernel;
 use eratrack_dm::store::StoreConfig;
 use eratrack_dm::{AttachRequest, Changes, DeviceMapper, Host, HostConfig};
 use eratrack_model::units::{DevNo, Granularity};
-use kit::Volume;
+use kit::{Disk, Volume};
 
 /// A host whose metadata files go into this directory of the guest.
 pub(crate) fn host(dir: &Path) -> Host {
@@ -71,4 +71,41 @@ pub(crate) fn assert_nothing_of_ours(dir: &Path) {
     assert!(!uuids.contains("ERATRACK"), "{uuids}");
     let left = std::fs::read_dir(dir.join("eratrack")).map_or(0, Iterator::count);
     assert_eq!(left, 0, "files are left in the store");
+}
+
+/// A device of nobody's over a disk; writes to the disk take so long.
+pub(crate) struct Scratch {
+    pub(crate) volume: Volume,
+    beneath: String,
+    _disk: Disk,
+}
+
+impl Scratch {
+    pub(crate) fn new(mib: u64, slow: Duration) -> Self {
+        let disk = Disk::new(mib);
+        kit::run("modprobe dm-delay");
+        let (beneath, name, sectors) = (kit::unique("slow"), kit::unique("data"), mib * 2048);
+        let (device, delay) = (disk.device().display(), slow.as_millis());
+        let table = format!("0 {sectors} delay {device} 0 0 {device} 0 {delay}");
+        kit::run_with("dmsetup", ["create", &beneath, "--table", &table]).unwrap();
+        let table = format!("0 {sectors} linear /dev/mapper/{beneath} 0");
+        kit::run_with("dmsetup", ["create", &name, "--table", &table]).unwrap();
+        let path = PathBuf::from(format!("/dev/mapper/{name}"));
+        Self { volume: Volume { lv: String::new(), dm_name: name, path }, beneath, _disk: disk }
+    }
+
+    /// Writes that the device has taken and not completed.
+    pub(crate) fn in_flight(&self) -> usize {
+        let stat = format!("/sys/dev/block/{}/stat", number(&self.volume));
+        let stat = std::fs::read_to_string(stat).unwrap();
+        stat.split_whitespace().nth(8).expect("the kernel counts them").parse().unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        for name in [&self.volume.dm_name, &self.beneath] {
+            let _ = kit::run_with("dmsetup", ["remove", "--retry", "-f", name]);
+        }
+    }
 }

@@ -211,6 +211,7 @@ fn stack_error(error: &HostError) -> StackError {
         | HostError::Sizing(_)
         | HostError::Plan { .. } => Hope::Later,
         HostError::Step(_)
+        | HostError::Lock(_)
         | HostError::DeviceMapper(_)
         | HostError::Loop(_)
         | HostError::Machine(_)

@@ -1,0 +1,119 @@
+//! One operation of a stack at a time, also of two processes: an agent and the one that replaces
+//! it. And a note, beside the lock, that X's table is being swapped.
+//!
+//! Both are in `/run/lock/eratrack`: they do not outlive the boot, and they work also when the
+//! disk of the metadata does not.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use eratrack_model::names::StackId;
+
+use crate::file_lock::FileLock;
+use crate::machine::Machine;
+
+/// A stack could not be had for ourselves.
+#[derive(Debug, thiserror::Error)]
+pub enum StackLockError {
+    /// Another operation of ours was at work all the time.
+    #[error(
+        "another eratrack was at work on stack {stack} for {} s; let it finish, or end it ({})",
+        waited.as_secs(),
+        path.display()
+    )]
+    Deadline {
+        /// The stack.
+        stack: StackId,
+        /// How long it was waited for.
+        waited: Duration,
+        /// The lock's file.
+        path: PathBuf,
+    },
+    /// The lock's file cannot be opened or locked.
+    #[error("cannot lock stack {stack} ({})", path.display())]
+    Io {
+        /// The stack.
+        stack: StackId,
+        /// The lock's file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A stack that no other operation changes until this is dropped.
+#[derive(Debug)]
+pub(crate) struct StackLock {
+    _held: FileLock,
+    note: PathBuf,
+}
+
+impl StackLock {
+    /// Takes the lock on that machine, waiting no longer than `deadline`.
+    pub(crate) fn take(
+        machine: &Machine,
+        stack: &StackId,
+        deadline: Duration,
+    ) -> Result<Self, StackLockError> {
+        let path = machine.path(Path::new("/run/lock/eratrack")).join(stack.as_str());
+        match FileLock::take(&path, deadline) {
+            // A stack's name has no dot: this is nobody's lock.
+            Ok(Some(held)) => Ok(Self { _held: held, note: path.with_extension("swapping") }),
+            Ok(None) => {
+                Err(StackLockError::Deadline { stack: stack.clone(), waited: deadline, path })
+            }
+            Err(source) => Err(StackLockError::Io { stack: stack.clone(), path, source }),
+        }
+    }
+
+    /// Notes that X's table is being swapped, or that this is over. Without the note all works
+    /// the same; only a kill in the wrong moment would then leave X suspended.
+    pub(crate) fn note_swapping(&self, swapping: bool) {
+        let noted = if swapping { File::create(&self.note).map(drop) } else { forget(&self.note) };
+        if let Err(error) = noted {
+            tracing::warn!(note = %self.note.display(), %error, "going on without it");
+        }
+    }
+
+    /// Whether an earlier process was killed while it swapped X's table.
+    pub(crate) fn swap_was_cut_short(&self) -> bool {
+        self.note.exists()
+    }
+}
+
+fn forget(note: &Path) -> io::Result<()> {
+    match fs::remove_file(note) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(30);
+
+    #[test]
+    fn a_stack_is_one_operations_at_a_time_and_the_note_outlives_it() {
+        let root = tempfile::tempdir().unwrap();
+        let (machine, stack) = (Machine::new(root.path()), "pv-1".parse().unwrap());
+        let first = StackLock::take(&machine, &stack, SOON).unwrap();
+        let error = StackLock::take(&machine, &stack, SOON).unwrap_err().to_string();
+        assert!(error.contains("pv-1") && error.contains("run/lock/eratrack"), "{error}");
+        assert!(StackLock::take(&machine, &"pv-2".parse().unwrap(), SOON).is_ok());
+        first.note_swapping(true);
+        drop(first);
+        let second = StackLock::take(&machine, &stack, SOON).unwrap();
+        assert!(second.swap_was_cut_short());
+        second.note_swapping(false);
+        second.note_swapping(false);
+        assert!(!second.swap_was_cut_short());
+        drop(second);
+        let left = fs::read_dir(root.path().join("run/lock/eratrack")).unwrap().count();
+        assert_eq!(left, 0);
+    }
+}
