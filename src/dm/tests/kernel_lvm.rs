@@ -3,10 +3,12 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::{assert_none_suspended, assert_nothing_of_ours, number, request};
-use eratrack_dm::{Detached, Host, HostError, Liveness};
+use eratrack_dm::{Detached, Host, HostError, Liveness, Moment};
+use eratrack_model::plan::Step;
 use eratrack_model::refusal::Refusal;
 use kit::{Disk, Mount, Volume, VolumeGroup, Writer, run};
 
@@ -259,6 +261,39 @@ fn lvextend_racing_an_insertion_leaves_one_of_the_two_tables() {
         scene.host.detach(&"lvm".parse().unwrap()).unwrap();
     }
     scene.end();
+}
+
+/// A process that waits for somebody's lock (`/proc/locks` shows it behind an arrow).
+fn somebody_waits_for_a_lock() -> bool {
+    std::fs::read_to_string("/proc/locks").unwrap().lines().any(|line| line.contains("-> FLOCK"))
+}
+
+/// LVM comes when our table is about to go into X: it waits until we are done.
+#[test]
+#[ignore = "kernel tier"]
+fn lvm_waits_while_our_table_goes_in() {
+    let group = thick_group();
+    let volume = group.thick("data", 32);
+    let store = kit::metadata_dir(64);
+    let (lv, lvextend) = (volume.lv.clone(), Arc::new(Mutex::new(None)));
+    let started = Arc::clone(&lvextend);
+    let host = common::host(store.path()).observed_by(Arc::new(move |moment| {
+        if let Moment::Step(Step::SwapIn { .. }) = moment {
+            let lv = lv.clone();
+            let racing = thread::spawn(move || run(&format!("lvextend -qq -L +4m {lv}")));
+            kit::wait_for("lvextend, to wait or to end", || {
+                (racing.is_finished() || somebody_waits_for_a_lock()).then_some(())
+            });
+            assert!(!racing.is_finished(), "lvextend did not wait for us");
+            *started.lock().unwrap() = Some(racing);
+        }
+    }));
+    let record = host.attach(&request(&volume, "lvm", "64Ki")).unwrap().record;
+    lvextend.lock().unwrap().take().expect("it was started").join().expect("it succeeds");
+    assert!(matches!(host.liveness(&record).unwrap(), Liveness::Reloaded { .. }));
+    host.remove_orphans(&record.stack).unwrap();
+    assert_none_suspended();
+    assert_nothing_of_ours(store.path());
 }
 
 #[test]
