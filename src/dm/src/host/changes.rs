@@ -29,6 +29,7 @@ impl Host {
         let _lock = self.lock_stack(&record.stack)?;
         self.require_intact(record)?;
         let held = self.take(record)?;
+        self.about_to("read the metadata snapshot");
         let read = self.read(record, held.root, since);
         let dropped = self.drop_held(record);
         let marked = read?;

@@ -35,7 +35,7 @@ use crate::store::FileStore;
 pub use error::HostError;
 pub use types::*;
 
-/// A moment just before something changes on the machine.
+/// A moment just before something changes on the machine, or while something is held there.
 #[derive(Clone, Copy, Debug)]
 pub enum Moment<'a> {
     /// A file or a loop device.
