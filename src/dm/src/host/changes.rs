@@ -55,7 +55,9 @@ impl Host {
             self.drop_held(record)?;
         }
         self.about_to("take the metadata snapshot");
-        self.dm.message(self.era_device(record)?, "take_metadata_snap")?;
+        self.dm
+            .message(self.era_device(record)?, "take_metadata_snap")
+            .map_err(|e| self.era_failed(record, HostError::NewEra(e)))?;
         match self.working(record)? {
             EraStatus::Working { era, used, total, held: Some(root) } => {
                 Ok(Held { root, era, used, total })

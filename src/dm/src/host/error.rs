@@ -42,6 +42,9 @@ pub enum HostError {
     /// The kernel refused a question.
     #[error(transparent)]
     DeviceMapper(#[from] DmError),
+    /// The kernel could not take its metadata snapshot, which begins a new era.
+    #[error("no metadata snapshot could be taken: {0}")]
+    NewEra(#[source] DmError),
     /// A loop device could not be had.
     #[error(transparent)]
     Loop(#[from] LoopError),
@@ -111,6 +114,7 @@ impl HostError {
             Self::Plan { .. }
             | Self::Lock(StackLockError::Io { .. })
             | Self::DeviceMapper(_)
+            | Self::NewEra(_)
             | Self::Loop(_)
             | Self::Machine(_)
             | Self::Unexpected { .. } => "OperationFailed",

@@ -84,7 +84,7 @@ impl Host {
         Ok(Boundary { era, time, drained_in })
     }
 
-    fn era_failed(&self, record: &Record, error: HostError) -> HostError {
+    pub(super) fn era_failed(&self, record: &Record, error: HostError) -> HostError {
         let failed = lacks_room(&error) || matches!(self.status(record), Ok(EraStatus::Error));
         if failed { HostError::EraFailed { stack: record.stack.clone() } } else { error }
     }
@@ -94,10 +94,18 @@ impl Host {
 /// say afterwards that all is well, because asking is a commit and a commit gives blocks back; but
 /// until then writes of the user's failed, and they will again.
 fn lacks_room(error: &HostError) -> bool {
-    let HostError::Step(StepError { step, source, .. }) = error else { return false };
-    let StepErrorKind::DeviceMapper(refused) = &**source else { return false };
+    let refused = match error {
+        HostError::Step(StepError { step, source, .. }) if **step == Step::Checkpoint => {
+            match &**source {
+                StepErrorKind::DeviceMapper(refused) => refused,
+                _ => return false,
+            }
+        }
+        HostError::NewEra(refused) => refused,
+        _ => return false,
+    };
     let lost = [Errno::NOSPC, Errno::IO].map(|e| DmErrorKind::Errno(e.raw_os_error()));
-    **step == Step::Checkpoint && lost.contains(&refused.kind)
+    lost.contains(&refused.kind)
 }
 
 #[cfg(test)]
@@ -119,5 +127,8 @@ mod tests {
         assert!(lacks_room(&refused(Step::Checkpoint, DmErrorKind::Errno(5))));
         assert!(!lacks_room(&refused(Step::Checkpoint, DmErrorKind::Busy)));
         assert!(!lacks_room(&refused(Step::ReadEra, no_room)));
+        let snapshot = |kind| HostError::NewEra(DmError::new(kind, "message", "254:2"));
+        assert!(lacks_room(&snapshot(no_room)));
+        assert!(!lacks_room(&snapshot(DmErrorKind::Invalid)));
     }
 }

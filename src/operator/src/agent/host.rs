@@ -213,6 +213,7 @@ fn stack_error(error: &HostError) -> StackError {
         HostError::Step(_)
         | HostError::Lock(_)
         | HostError::DeviceMapper(_)
+        | HostError::NewEra(_)
         | HostError::Loop(_)
         | HostError::Machine(_)
         | HostError::Unexpected { .. } => Hope::Soon,
