@@ -6,7 +6,9 @@ mod common;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use common::{assert_none_suspended, assert_nothing_of_ours, number, request};
+use common::{
+    assert_none_suspended, assert_nothing_of_ours, assert_transaction_ids_agree, number, request,
+};
 use eratrack_dm::{Detached, Host, HostError, Liveness, Moment};
 use eratrack_model::plan::Step;
 use eratrack_model::refusal::Refusal;
@@ -72,15 +74,6 @@ impl Scene {
         assert!(verified.records > 0);
         self.mount.unmount_and_check("ext4");
     }
-}
-
-/// The pool's transaction id, as LVM and as the kernel have it: must agree.
-fn assert_transaction_ids_agree(group: &VolumeGroup) {
-    let lv = format!("{}/pool", group.name());
-    let lvm = run(&format!("lvs --noheadings -o transaction_id {lv}")).trim().to_owned();
-    let status = run(&format!("dmsetup status {}-pool-tpool", group.name()));
-    let kernel = status.split_whitespace().nth(3).expect("thin-pool's status").to_owned();
-    assert_eq!(lvm, kernel, "the pool's transaction ids differ: LVM {lvm}, kernel {kernel}");
 }
 
 fn thick_group() -> VolumeGroup {

@@ -10,7 +10,7 @@ use eratrack_dm::linux::Kernel;
 use eratrack_dm::store::StoreConfig;
 use eratrack_dm::{AttachRequest, Changes, DeviceMapper, Host, HostConfig};
 use eratrack_model::units::{DevNo, Granularity};
-use kit::{Disk, Volume};
+use kit::{Disk, Volume, VolumeGroup};
 
 /// A host whose metadata files go into this directory of the guest.
 pub(crate) fn host(dir: &Path) -> Host {
@@ -71,6 +71,20 @@ pub(crate) fn assert_nothing_of_ours(dir: &Path) {
     assert!(!uuids.contains("ERATRACK"), "{uuids}");
     let left = std::fs::read_dir(dir.join("eratrack")).map_or(0, Iterator::count);
     assert_eq!(left, 0, "files are left in the store");
+}
+
+/// The transaction id of the volume group's `pool`, as LVM and as the kernel have it.
+pub(crate) fn transaction_ids(group: &VolumeGroup) -> (String, String) {
+    let lv = format!("{}/pool", group.name());
+    let lvm = kit::run(&format!("lvs --noheadings -o transaction_id {lv}")).trim().to_owned();
+    let status = kit::run(&format!("dmsetup status {}-pool-tpool", group.name()));
+    (lvm, status.split_whitespace().nth(3).expect("thin-pool's status").to_owned())
+}
+
+/// They must agree, or LVM refuses every further operation on the pool.
+pub(crate) fn assert_transaction_ids_agree(group: &VolumeGroup) {
+    let (lvm, kernel) = transaction_ids(group);
+    assert_eq!(lvm, kernel, "the pool's transaction ids differ: LVM {lvm}, kernel {kernel}");
 }
 
 /// A device of nobody's over a disk; writes to the disk take so long.
