@@ -131,7 +131,7 @@ fn agent_statuses() -> Vec<Case> {
             Ask::Patch(ON_NODE1, json!({ "spec": { "granularity": "1Mi" } })),
             "an agent writes status and slices only",
         ),
-        refused(agent, Ask::Patch(ON_NODE2, take), other),
+        refused(agent, Ask::Patch("EraVolume/on-no-node", take), nobody),
         refused(
             agent,
             Ask::ApplyStatus("EraTracking/all", json!({ "matched": 1 })),
@@ -181,7 +181,7 @@ fn owner() -> Vec<Case> {
         refused(who, Ask::Create(volume("mine", Some("one"))), &ours("eravolumes")),
         refused(
             who,
-            Ask::Patch(ON_NODE1, json!({ "spec": { "nodeName": "two" } })),
+            Ask::Patch("EraVolume/on-no-node", json!({ "spec": { "nodeName": "two" } })),
             &ours("eravolumes"),
         ),
         refused(who, Ask::ApplyStatus(ON_NODE1, era(9)), &ours("eravolumes/status")),
@@ -206,7 +206,7 @@ fn owner() -> Vec<Case> {
 fn our_own() -> Vec<Case> {
     let who = Who::Controller;
     vec![
-        granted(who, Ask::Create(volume("new", Some("one")))),
+        granted(who, Ask::Create(volume("new", None))),
         granted(who, Ask::Patch("eravolume/new", json!({ "spec": { "nodeName": "two" } }))),
         granted(who, Ask::ApplyStatus("EraVolume/new", era(1))),
         granted(who, Ask::ApplyStatus("EraTracking/all", json!({ "matched": 1 }))),

@@ -509,13 +509,28 @@ fn volume_transitions() -> Vec<Transition> {
         expectation,
     };
     let spec = |fields: Value| Write::Object(json!({ "spec": fields }));
+    let fixed = "spec: Invalid value: nodeName never changes once it is set; delete the EraVolume, and the controller makes it anew for the node where the volume is";
     let chain = |id: &str, era: u32| {
         status(
             json!({ "era": era, "chain": { "id": id, "startTime": TIME, "startReason": "NoBaseline" } }),
         )
     };
     vec![
-        case("a volume comes to a node", vec![], spec(json!({ "nodeName": "two" })), Accepted),
+        case("a volume on no node", vec![], spec(json!({ "nodeName": null })), Refused(fixed)),
+        case(
+            "a volume on another node",
+            vec![],
+            spec(json!({ "nodeName": "two" })),
+            Refused(fixed),
+        ),
+        case("another granularity", vec![], spec(json!({ "granularity": "1Mi" })), Accepted),
+        Transition {
+            name: "a volume comes to a node",
+            object: volume(json!({ "spec": { "nodeName": null } })),
+            before: vec![],
+            write: spec(json!({ "nodeName": "two" })),
+            expectation: Accepted,
+        },
         case(
             "a volume gets another claim",
             vec![],

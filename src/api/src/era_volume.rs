@@ -38,6 +38,7 @@ use crate::{Condition, Granularity, ObjectRef, Time};
     printcolumn(name = "Chain", type_ = "string", json_path = ".status.chain.id", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[("!has(oldSelf.nodeName) || (has(self.nodeName) && self.nodeName == oldSelf.nodeName)", "nodeName never changes once it is set; delete the EraVolume, and the controller makes it anew for the node where the volume is")])))]
 pub struct EraVolumeSpec {
     /// The claim. A claim made again under its name has another uid, and gets another EraVolume.
     #[schemars(extend("x-kubernetes-validations" = schema::rules(&[("self == oldSelf", "is immutable")])))]
@@ -45,7 +46,7 @@ pub struct EraVolumeSpec {
     /// The PersistentVolume that the claim is bound to.
     #[schemars(extend("x-kubernetes-validations" = schema::rules(&[("self == oldSelf", "is immutable")])))]
     pub volume: ObjectRef,
-    /// The node whose agent tracks the volume; absent while it is not known.
+    /// The node whose agent tracks the volume; absent while it is not known, and fixed from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub node_name: Option<String>,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use eratrack_api::{EraSnapshot, EraTracking, EraVolume};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::runtime::watcher::Event;
 use serde_json::json;
 
@@ -58,6 +59,17 @@ impl Scene {
 
     pub(crate) fn persistent(mut self, it: PersistentVolume) -> Self {
         self.writers.persistent.apply_watcher_event(&Event::Apply(it));
+        self
+    }
+
+    pub(crate) fn attachment(mut self, it: VolumeAttachment) -> Self {
+        self.writers.attachments.apply_watcher_event(&Event::Apply(it));
+        self
+    }
+
+    /// Another node, without an agent.
+    pub(crate) fn node(mut self, name: &str) -> Self {
+        self.writers.nodes.apply_watcher_event(&Event::Apply(node(name, &[])));
         self
     }
 

@@ -121,7 +121,11 @@ fn volume(
     let spec = EraVolumeSpec {
         claim: target.claim.clone(),
         volume: target.volume.clone(),
-        node_name: target.place.node().map(String::from),
+        // What fits keeps its node, whatever is known of the place by now.
+        node_name: existing
+            .and_then(|it| it.spec.node_name.as_deref())
+            .or(target.place.node())
+            .map(String::from),
         granularity,
     };
     let mut wish = EraVolume::new(&target.claim.name, spec);
@@ -132,11 +136,16 @@ fn volume(
     (!existing.is_some_and(|it| satisfies(it, &wish))).then_some(wish)
 }
 
-/// Whether an EraVolume can be made what it should be. A claim or a volume cannot change; and what other nodes may write
-/// from now on must be given up by its agent, which a mere change of the node would not make it do.
+/// Whether an EraVolume can be made what it should be. A claim, a volume or a node that is set cannot change: what other
+/// nodes may write is not recorded, so the chain must not go on when the volume comes back. Its agent gives it up first.
+/// A node that is not known now is the former one still: an attachment goes with its pod.
 fn fits(volume: &EraVolume, target: &Target) -> bool {
-    let given_up = matches!(target.place, Place::Shared(_)) && volume.spec.node_name.is_some();
-    volume.spec.claim == target.claim && volume.spec.volume == target.volume && !given_up
+    let stays = match (&target.place, &volume.spec.node_name) {
+        (_, None) | (Place::Unknown(_), Some(_)) => true,
+        (Place::Node(now), Some(node)) => now == node,
+        (Place::Shared(_), Some(_)) => false,
+    };
+    volume.spec.claim == target.claim && volume.spec.volume == target.volume && stays
 }
 
 /// What everything made for an EraTracking carries.
@@ -171,12 +180,14 @@ fn owned_by(object: &impl ResourceExt, tracking: &EraTracking) -> bool {
     object.owner_references().iter().any(mine)
 }
 
-/// The EraVolumes made for this EraTracking that nobody asks for. What another EraTracking now has the right to is left
-/// for it to take over, with its chain.
+/// The EraVolumes that nobody asks for any more, and those that must be made anew, whoever had them before. What another
+/// EraTracking now has the right to is left for it to take over, with its chain.
 fn unwanted(inputs: &Inputs, validated: &Validated) -> Vec<Doomed> {
     let intents: Vec<Intent> = inputs.trackings.iter().map(|it| Intent::of(it)).collect();
     let mine = inputs.volumes.values().filter(|it| {
-        it.metadata.deletion_timestamp.is_none() && owned_by(it.as_ref(), &inputs.tracking)
+        let wanted = matches!(validated.claims.get(&it.name_any()), Some(Verdict::Track(_)));
+        it.metadata.deletion_timestamp.is_none()
+            && (wanted || owned_by(it.as_ref(), &inputs.tracking))
     });
     let gone = mine.filter(|volume| {
         let name = volume.name_any();

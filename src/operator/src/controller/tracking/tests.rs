@@ -21,8 +21,8 @@ use crate::controller::error::ReconcileError;
 use crate::controller::testing::fake_api::FakeApi;
 use crate::controller::testing::scene::{Scene, noon};
 use crate::controller::testing::{
-    CREATED, bound_claim, condition, era_volume, merged, object, snapshot, tracking, uid,
-    volume_with,
+    CREATED, attachment, bound_claim, condition, era_volume, merged, object, snapshot, tracking,
+    uid, volume_with,
 };
 
 fn all() -> EraTracking {
@@ -235,6 +235,50 @@ fn a_shared_volume_is_given_up_before_it_is_refused() {
         (1, 0),
         "its agent must put the table back"
     );
+}
+
+/// A volume of two nodes whose pod is on one of them, as a VolumeAttachment says, or on none.
+fn movable(on: Option<&str>) -> Scene {
+    let claim_ref = json!({ "namespace": "shop", "name": "data", "uid": uid("claim", "data") });
+    let spec = json!({ "claimRef": claim_ref, "accessModes": ["ReadWriteOnce"] });
+    let scene = Scene::new()
+        .node("n2")
+        .claim(bound_claim("data", "pv-data", &["ReadWriteOnce"]))
+        .persistent(volume_with("pv-data", spec));
+    match on {
+        Some(node) => scene.attachment(attachment("pv-data", node, true)),
+        None => scene,
+    }
+}
+
+#[test]
+fn a_volume_that_moves_is_given_up_on_its_node_before_another_gets_it() {
+    let nowhere = || with_spec(healthy("data"), json!({ "nodeName": null }));
+    let cases = [
+        ("it stays", movable(Some("n1")).volume(healthy("data")), None, 0),
+        ("it moved", movable(Some("n2")).volume(healthy("data")), None, 1),
+        ("it is in use nowhere", movable(None).volume(healthy("data")), None, 0),
+        ("it comes to its first node", movable(Some("n2")).volume(nowhere()), Some("n2"), 0),
+        (
+            "it is on its way out",
+            movable(Some("n2")).volume(with_deletion(healthy("data"))),
+            None,
+            0,
+        ),
+        ("the former one is gone", movable(Some("n2")), Some("n2"), 0),
+    ];
+    for (name, scene, applied, removed) in cases {
+        let (_, plan) = planned(&inputs(scene, all()));
+        let node = plan.apply.first().and_then(|it| it.spec.node_name.as_deref());
+        assert_eq!((node, plan.remove.len()), (applied, removed), "{name}");
+    }
+}
+
+#[test]
+fn a_volume_that_moves_while_another_takes_it_over_is_given_up_all_the_same() {
+    let former = era_volume("data", owned("older"));
+    let (_, plan) = planned(&inputs(movable(Some("n2")).volume(former), all()));
+    assert_eq!((plan.apply.len(), plan.remove.len()), (0, 1));
 }
 
 #[test]
