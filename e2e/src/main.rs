@@ -78,7 +78,7 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Measure the cost of tracking, as ratios within one boot
+    /// Measure what tracking costs: throughput and stalls as ratios within one boot, memory, requests (about 12 minutes)
     Bench {
         /// Only benchmarks whose name contains this
         filter: Option<String>,
@@ -86,15 +86,15 @@ enum Command {
     /// Serve a root shell to the harness: what runs in a node's guest
     #[command(hide = true)]
     NodeShell,
-    /// Write to a device without pause and measure how long a command holds that up: what `bench` runs in a guest
+    /// Write to a device without pause and measure how long commands hold that up: what `bench` runs in a guest
     #[command(hide = true)]
     BenchWatch {
         /// The device
         device: std::path::PathBuf,
-        /// How often the command runs
+        /// How often each command runs
         rounds: u32,
-        /// The command, for the shell
-        command: String,
+        /// A name and a command for the shell, and so on
+        commands: Vec<String>,
     },
 }
 
@@ -129,8 +129,8 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Guest { memory, deadline, command } => guest::command(memory, deadline, &command),
         Command::Generate { check } => generate::run(check).map(|()| ExitCode::SUCCESS),
         Command::Bench { filter } => bench::run(filter.as_deref()).map(|()| ExitCode::SUCCESS),
-        Command::BenchWatch { device, rounds, command } => {
-            bench::watch(&device, rounds, &command).map(|()| ExitCode::SUCCESS)
+        Command::BenchWatch { device, rounds, commands } => {
+            bench::watch(&device, rounds, &commands).map(|()| ExitCode::SUCCESS)
         }
         Command::NodeShell => cluster::serve_node_shell().map(|()| ExitCode::SUCCESS),
     }

@@ -1,5 +1,6 @@
-//! What tracking costs, measured in a guest. Timing there is noisy, so only ratios within one boot are compared.
+//! What tracking costs. Timing in a guest is noisy, so only ratios within one boot are compared.
 
+mod footprint;
 mod io;
 mod stall;
 
@@ -15,13 +16,17 @@ pub(crate) use stall::watch;
 
 const MEMORY_MIB: u32 = 1024;
 
-/// A measurement: what it runs in the guest, and how what that prints is read.
+/// A measurement, and what puts it into a table.
 struct Bench {
     name: &'static str,
-    /// Shell that follows [`STACK`].
-    script: String,
-    read: fn(&str) -> Outcome<String>,
+    measure: fn() -> Outcome<String>,
 }
+
+const BENCHES: [Bench; 3] = [
+    Bench { name: "io", measure: io::measure },
+    Bench { name: "stall", measure: stall::measure },
+    Bench { name: "footprint", measure: footprint::measure },
+];
 
 /// Two devices of the same size on one disk: `bare`, and `tracked` with era beneath it as an attached volume has it.
 const STACK: &str = include_str!("stack.sh");
@@ -29,36 +34,30 @@ const STACK: &str = include_str!("stack.sh");
 /// Runs the benchmarks whose name contains `filter`, and prints a table each.
 pub(crate) fn run(filter: Option<&str>) -> Outcome {
     setup::packages()?;
-    for bench in [io::bench(), stall::bench()?] {
+    for bench in BENCHES {
         if filter.is_none_or(|part| bench.name.contains(part)) {
-            let printed = progress::step(&format!("measuring {}", bench.name), || bench.run())?;
-            println!("{}", (bench.read)(&printed)?);
+            let table = progress::step(&format!("measuring {}", bench.name), bench.measure)?;
+            println!("{table}\n");
         }
     }
     Ok(())
 }
 
-impl Bench {
-    fn run(&self) -> Outcome<String> {
-        let words =
-            ["sh".to_owned(), "-ec".to_owned(), format!("{STACK}\n{}", self.script)].to_vec();
-        let program = Program {
-            words,
-            directory: Some(paths::workspace().to_owned()),
-            environment: Vec::new(),
-        };
-        let limits =
-            Limits { total: Duration::from_secs(15 * 60), silence: Duration::from_secs(3 * 60) };
-        let mut printed = String::new();
-        let name = format!("bench-{}", self.name);
-        let ended = guest::run(&name, MEMORY_MIB, &program, limits, |text| printed.push_str(text))?;
-        if ended.status == 0 {
-            return Ok(printed);
-        }
-        let last = crate::process::tail(&printed, 20);
-        Err(format!("the benchmark {} ended with status {}:\n{last}", self.name, ended.status)
-            .into())
+/// Runs shell that follows [`STACK`] in a guest; what it printed.
+fn in_guest(name: &str, script: &str) -> Outcome<String> {
+    let words = ["sh".to_owned(), "-ec".to_owned(), format!("{STACK}\n{script}")].to_vec();
+    let program =
+        Program { words, directory: Some(paths::workspace().to_owned()), environment: Vec::new() };
+    let limits =
+        Limits { total: Duration::from_secs(15 * 60), silence: Duration::from_secs(3 * 60) };
+    let mut printed = String::new();
+    let name = format!("bench-{name}");
+    let ended = guest::run(&name, MEMORY_MIB, &program, limits, |text| printed.push_str(text))?;
+    if ended.status == 0 {
+        return Ok(printed);
     }
+    let last = crate::process::tail(&printed, 20);
+    Err(format!("the benchmark {name} ended with status {}:\n{last}", ended.status).into())
 }
 
 /// The value below which `share` of all lie; the values are sorted by this.

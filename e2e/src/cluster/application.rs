@@ -39,15 +39,25 @@ pub(crate) struct Incarnation {
 impl Application {
     /// The manifest of the pod.
     pub(crate) fn manifest(name: &str, claim: &str) -> String {
-        Self::pod(name, claim, "args: [write, /data]")
+        Self::pod(name, &[claim], "args: [write, /data]")
     }
 
-    /// The manifest of a pod that has the volume mounted and lets it be.
-    pub(crate) fn idle(name: &str, claim: &str) -> String {
-        Self::pod(name, claim, "command: [sleep, '2147483647']")
+    /// The manifest of a pod that has the volumes mounted and lets them be.
+    pub(crate) fn idle(name: &str, claims: &[&str]) -> String {
+        Self::pod(name, claims, "command: [sleep, '2147483647']")
     }
 
-    fn pod(name: &str, claim: &str, work: &str) -> String {
+    /// The first claim's volume is mounted at `/data`, the others' at `/data1`, `/data2`, …
+    fn pod(name: &str, claims: &[&str], work: &str) -> String {
+        let number = |index: usize| if index == 0 { String::new() } else { index.to_string() };
+        let list = |line: &dyn Fn(String, &str) -> String| -> String {
+            let lines = claims.iter().enumerate().map(|(index, claim)| line(number(index), claim));
+            lines.collect::<Vec<_>>().join(", ")
+        };
+        let mounts = list(&|at, _| format!("{{name: data{at}, mountPath: /data{at}}}"));
+        let volumes = list(&|at, claim| {
+            format!("{{name: data{at}, persistentVolumeClaim: {{claimName: {claim}}}}}")
+        });
         format!(
             "apiVersion: v1
 kind: Pod
@@ -60,8 +70,8 @@ spec:
     image: {RECORDER}
     imagePullPolicy: Never
     {work}
-    volumeMounts: [{{name: data, mountPath: /data}}]
-  volumes: [{{name: data, persistentVolumeClaim: {{claimName: {claim}}}}}]
+    volumeMounts: [{mounts}]
+  volumes: [{volumes}]
 "
         )
     }

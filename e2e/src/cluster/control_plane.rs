@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use super::{
+    audit::Audit,
     network::{CONTROL_PLANE, Namespace, SERVICES},
     pki::Pki,
 };
@@ -26,6 +27,7 @@ impl ControlPlane {
         network: &Namespace,
         tools: &Tools,
         pki: &Pki,
+        audit: &Audit,
         directory: &Path,
         logs: &Path,
     ) -> Outcome<Self> {
@@ -35,7 +37,7 @@ impl ControlPlane {
             command.args(arguments);
             Background::start(&mut command, &logs.join(format!("{component}.log")))
         };
-        let api_server = start("kube-apiserver", api_server(pki))?;
+        let api_server = start("kube-apiserver", api_server(pki, audit))?;
         until_ready(network, pki)?;
         let controller_manager = start("kube-controller-manager", controller_manager(pki))?;
         let scheduler = start("kube-scheduler", scheduler(pki))?;
@@ -63,7 +65,7 @@ fn flag(name: &str, value: impl AsRef<Path>) -> String {
     format!("--{name}={}", value.as_ref().display())
 }
 
-fn api_server(pki: &Pki) -> Vec<String> {
+fn api_server(pki: &Pki, audit: &Audit) -> Vec<String> {
     vec![
         flag("etcd-servers", CLIENTS),
         flag("bind-address", "0.0.0.0"),
@@ -84,6 +86,8 @@ fn api_server(pki: &Pki) -> Vec<String> {
         flag("kubelet-client-key", pki.file("admin.key")),
         flag("kubelet-certificate-authority", pki.file("ca.crt")),
         flag("allow-privileged", "true"),
+        flag("audit-policy-file", audit.policy()),
+        flag("audit-log-path", audit.log()),
     ]
 }
 

@@ -4,6 +4,7 @@
 //! `cleanup` whatever happens.
 
 mod application;
+mod audit;
 mod capture;
 mod control_plane;
 mod file_map;
@@ -30,6 +31,7 @@ use std::{
 #[allow(unused_imports, reason = "what scenarios are written with")]
 pub(crate) use self::{
     application::{Application, Incarnation},
+    audit::{Audit, Requests},
     capture::Output,
     file_map::device_places,
     helm::Helm,
@@ -59,6 +61,7 @@ pub(crate) struct Control {
     pki: Pki,
     kubectl: Kubectl,
     helm: Helm,
+    audit: Audit,
     run: PathBuf,
     _directory: Ticket,
 }
@@ -82,8 +85,9 @@ impl Control {
             identity: Vec::new(),
         };
         let helm = Helm::new(network.namespace().clone(), tools.helm(), &kubectl.kubeconfig, &run);
-        let plane = ControlPlane::start(network.namespace(), tools, &pki, &run, &logs)?;
-        Ok(Self { _plane: plane, network, pki, kubectl, helm, run, _directory: directory })
+        let audit = Audit::prepare(&run, &logs)?;
+        let plane = ControlPlane::start(network.namespace(), tools, &pki, &audit, &run, &logs)?;
+        Ok(Self { _plane: plane, network, pki, kubectl, helm, audit, run, _directory: directory })
     }
 
     /// kubectl as the cluster's administrator.
@@ -132,6 +136,11 @@ impl Cluster {
     /// helm as the cluster's administrator.
     pub(crate) fn helm(&self) -> &Helm {
         self.control.helm()
+    }
+
+    /// What eratrack's accounts ask of the API server.
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.control.audit
     }
 
     /// The node.

@@ -92,7 +92,7 @@ losetup /dev/loop77 /disk/disk.img || { mknod /dev/loop77 b 7 77; losetup /dev/l
     offer(stage, "many", &many.device(), "ReadWriteMany")?;
     stage.user.apply(UNBOUND)?;
     let used = ["directory", "memory", "disk", "many", "snapshots", "fine"];
-    stage.user.apply(&used.map(|claim| Application::idle(claim, claim)).join("---\n"))?;
+    stage.user.apply(&used.map(|claim| Application::idle(claim, &[claim])).join("---\n"))?;
     stage.user.run(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=90s"]).map(drop)
 }
 
