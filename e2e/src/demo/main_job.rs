@@ -60,7 +60,7 @@ impl<'a> MainJob<'a> {
         self.an_application_writes(story)?;
         let (incarnation, table) = (self.application.incarnation()?, self.table()?);
         self.install(story)?;
-        self.track(story, &incarnation)?;
+        self.track(story, &incarnation, &table)?;
         let first = self.full_snapshot(story)?;
         let second = self.incremental_snapshot(story, &first)?;
         let third = self.replicate_quiesced(story, &second)?;
@@ -78,6 +78,14 @@ impl<'a> MainJob<'a> {
     /// The live table of the user's device.
     fn table(&self) -> Outcome<String> {
         self.node().run(&format!("dmsetup table {}", self.volume.dm_name()))
+    }
+
+    /// The number of the volume's era device, `major:minor`.
+    fn era_device(&self) -> Outcome<String> {
+        let uid = ["get", "pv", &self.volume.name, "-o", "jsonpath={.metadata.uid}"];
+        let name = format!("eratrack-{}-era", self.cluster.kubectl().run(&uid)?);
+        let number = "dmsetup info -c --noheadings --separator : -o major,minor";
+        Ok(self.node().run(&format!("{number} {name}"))?.trim().to_owned())
     }
 
     fn an_application_writes(&self, story: &mut Story) -> Outcome {
@@ -110,7 +118,7 @@ impl<'a> MainJob<'a> {
         Ok(())
     }
 
-    fn track(&self, story: &mut Story, incarnation: &Incarnation) -> Outcome {
+    fn track(&self, story: &mut Story, incarnation: &Incarnation, table: &str) -> Outcome {
         story.on_node(self.node(), "dmsetup ls --tree")?;
         self.application.lap()?;
         let manifest = std::fs::read_to_string(crate::paths::workspace().join(SAMPLE))?;
@@ -123,9 +131,9 @@ impl<'a> MainJob<'a> {
         let tree = story.on_node(self.node(), "dmsetup ls --tree")?;
         let inserted = tree.contains("eratrack-") && tree.contains("-era ");
         story.check(inserted, "era lies beneath the volume", &tree)?;
-        let table = self.table()?;
-        let above = self.node().run(&format!("dmsetup table {}", self.volume.dm_name()))?;
-        story.check(above.contains(" linear "), "the volume's table leads to era", &table)?;
+        let (now, era) = (self.table()?, self.era_device()?);
+        let leads = now != table && now.lines().all(|line| line.contains(&format!(" {era} ")));
+        story.check(leads, "the volume's table leads to era", &format!("{now}, era is {era}"))?;
         self.application.until_more(20)?;
         self.unnoticed(story, incarnation, "while era was put in")
     }
