@@ -88,13 +88,14 @@ pub(crate) fn update(before: &EraVolumeStatus, facts: &Facts, now: Timestamp) ->
     (gist(&status) != gist(before)).then_some(Update { status, notices })
 }
 
-/// The status without the figures in its messages: how much room is missing is no news every minute.
-fn gist(status: &EraVolumeStatus) -> EraVolumeStatus {
+/// The status as the API server has it, where times are whole seconds, and without the figures in its messages: how much
+/// room is missing is no news every minute.
+fn gist(status: &EraVolumeStatus) -> Option<serde_json::Value> {
     let mut gist = status.clone();
     for condition in &mut gist.conditions {
         condition.message.retain(|c| !c.is_ascii_digit());
     }
-    gist
+    serde_json::to_value(gist).ok()
 }
 
 fn with_stack(attached: &AttachedFacts) -> EraVolumeStatus {
@@ -258,6 +259,18 @@ mod tests {
         let before = update(&before, &facts("12Mi of 40Mi are free"), at(1)).expect("new").status;
         assert_eq!(update(&before, &facts("11Mi of 40Mi are free"), at(2)), None);
         assert!(update(&before, &facts("the disk is gone"), at(2)).is_some());
+    }
+
+    #[test]
+    fn a_moment_within_a_second_is_no_news() {
+        let mut facts = attached(None);
+        let State::Attached(ref mut it) = facts.state else { unreachable!() };
+        it.chain.start_time = Time(Timestamp::from_millisecond(1_750).expect("a time"));
+        let said = update(&EraVolumeStatus::default(), &facts, at(1)).expect("new").status;
+        // As the API server has it: times are whole seconds there.
+        let text = serde_json::to_string(&said).expect("a status");
+        let before = serde_json::from_str(&text).expect("a status");
+        assert_eq!(update(&before, &facts, at(2)), None);
     }
 
     #[test]
