@@ -32,8 +32,8 @@ pub(crate) enum Leftover {
     ProcessGroup(Process),
     /// A network namespace by the name that `ip netns` knows.
     Netns(String),
-    /// A mount point.
-    Mount(PathBuf),
+    /// A mount point that was made for what is mounted or bound below it; unmounted once nothing is.
+    EmptyMount(PathBuf),
     /// A directory with all that is in it.
     Directory(PathBuf),
     /// A file.
@@ -243,12 +243,20 @@ fn undo(leftover: &Leftover) {
     let result = match leftover {
         Leftover::ProcessGroup(leader) => end_group(*leader),
         Leftover::Netns(name) => quietly(Command::new("ip").args(["netns", "delete", name])),
-        Leftover::Mount(path) => quietly(Command::new("umount").arg("--lazy").arg(path)),
+        Leftover::EmptyMount(path) => unmount_empty(path),
         Leftover::Directory(path) => gone(fs::remove_dir_all(path)),
         Leftover::File(path) => gone(fs::remove_file(path)),
     };
     if let Err(error) = result {
         eprintln!("warning: cannot clean up {leftover:?}: {error}");
+    }
+}
+
+/// Somebody else may have begun to use it.
+fn unmount_empty(path: &Path) -> io::Result<()> {
+    match fs::read_dir(path)?.next() {
+        Some(_) => Ok(()),
+        None => quietly(Command::new("umount").arg(path)),
     }
 }
 
@@ -334,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_journal_is_read_back() {
-        let leftovers = vec![Leftover::Netns("era".into()), Leftover::Mount("/mnt/x".into())];
+        let leftovers = vec![Leftover::Netns("era".into()), Leftover::EmptyMount("/mnt/x".into())];
         let journal = Journal {
             owner: Process { pid: 1, started: 2 },
             boot: "b".into(),

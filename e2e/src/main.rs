@@ -86,22 +86,12 @@ enum Command {
     /// Serve a root shell to the harness: what runs in a node's guest
     #[command(hide = true)]
     NodeShell,
-    /// Write to a device without pause and measure how long commands hold that up: what `bench` runs in a guest
-    #[command(hide = true)]
-    BenchWatch {
-        /// The device
-        device: std::path::PathBuf,
-        /// How often each command runs
-        rounds: u32,
-        /// A name and a command for the shell, and so on
-        commands: Vec<String>,
-    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Inside a guest the journals of the machine's runs are in sight, and none of its business.
-    if !matches!(arguments.command, Command::NodeShell | Command::BenchWatch { .. })
+    if !matches!(arguments.command, Command::NodeShell)
         && let Err(error) = cleanup::install()
     {
         eprintln!("error: cannot handle signals: {error}");
@@ -129,9 +119,6 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Guest { memory, deadline, command } => guest::command(memory, deadline, &command),
         Command::Generate { check } => generate::run(check).map(|()| ExitCode::SUCCESS),
         Command::Bench { filter } => bench::run(filter.as_deref()).map(|()| ExitCode::SUCCESS),
-        Command::BenchWatch { device, rounds, commands } => {
-            bench::watch(&device, rounds, &commands).map(|()| ExitCode::SUCCESS)
-        }
         Command::NodeShell => cluster::serve_node_shell().map(|()| ExitCode::SUCCESS),
     }
 }

@@ -1,4 +1,5 @@
-//! Visible progress: on a terminal one line that counts the seconds, elsewhere a line at the start and one at the end.
+//! Visible progress: on a terminal one line that counts the seconds, elsewhere a line at the start, one at the end, and one
+//! every half minute between.
 
 use std::{
     io::{IsTerminal, Write},
@@ -18,39 +19,42 @@ pub(crate) fn step<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> Res
 struct Line {
     what: String,
     start: Instant,
+    /// What brings a terminal back to the start of the line.
+    returned: &'static str,
     ticker: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Line {
     fn start(what: &str) -> Self {
         let start = Instant::now();
-        let ticker = std::io::stderr().is_terminal().then(|| {
-            let (stop, stopped) = mpsc::channel();
-            eprint!("{what} …");
-            let what = what.to_owned();
-            let thread = thread::spawn(move || {
-                while stopped.recv_timeout(Duration::from_millis(500))
-                    == Err(RecvTimeoutError::Timeout)
-                {
-                    eprint!("\r{what} … {} s", start.elapsed().as_secs());
-                    let _ = std::io::stderr().flush();
-                }
-            });
-            (stop, thread)
+        let terminal = std::io::stderr().is_terminal();
+        let (every, ending) = if terminal {
+            (Duration::from_millis(500), "")
+        } else {
+            (Duration::from_secs(30), "\n")
+        };
+        eprint!("{what} …{ending}");
+        let (stop, stopped) = mpsc::channel();
+        let told = what.to_owned();
+        let returned = if terminal { "\r" } else { "" };
+        let thread = thread::spawn(move || {
+            while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                eprint!("{returned}{told} … {} s{ending}", start.elapsed().as_secs());
+                let _ = std::io::stderr().flush();
+            }
         });
-        if ticker.is_none() {
-            eprintln!("{what} …");
-        }
-        Self { what: what.to_owned(), start, ticker }
+        let ticker = Some((stop, thread));
+        Self { what: what.to_owned(), start, returned, ticker }
     }
 
     fn end(mut self, succeeded: bool) {
-        let returned = if self.stop() { "\r" } else { "" };
+        self.stop();
         let ending = if succeeded { "done" } else { "FAILED" };
-        eprintln!("{returned}{} … {ending}, {}", self.what, seconds(self.start.elapsed()));
+        let took = seconds(self.start.elapsed());
+        eprintln!("{}{} … {ending}, {took}", self.returned, self.what);
     }
 
-    /// Whether there was a counter to stop.
+    /// Whether it was still counting.
     fn stop(&mut self) -> bool {
         let Some((stop, thread)) = self.ticker.take() else { return false };
         drop(stop);
@@ -61,7 +65,8 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if self.stop() {
+        // The work panicked: what follows begins on a line of its own.
+        if self.stop() && !self.returned.is_empty() {
             eprintln!();
         }
     }

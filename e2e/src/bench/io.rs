@@ -10,6 +10,9 @@ use crate::failure::Outcome;
 const GOAL: &str = "0.95";
 const MEBI: f64 = 1024.0 * 1024.0;
 
+/// Two devices of the same size on one disk: `bare`, and `tracked` with era beneath it as an attached volume has it.
+const STACK: &str = include_str!("stack.sh");
+
 // `new-era` is the tracked device just after a boundary, when the first write to each block has to be noted.
 const SCRIPT: &str = "
 for round in 1 2 3 4 5; do
@@ -27,7 +30,7 @@ for round in 1 2 3 4 5; do
 done";
 
 pub(super) fn measure() -> Outcome<String> {
-    table(&in_guest("io", SCRIPT)?)
+    table(&in_guest("io", &format!("{STACK}\n{SCRIPT}"))?)
 }
 
 /// Bytes a second of each round, by pattern and variant.

@@ -12,8 +12,6 @@ use crate::{
     paths, progress, setup,
 };
 
-pub(crate) use stall::watch;
-
 const MEMORY_MIB: u32 = 1024;
 
 /// A measurement, and what puts it into a table.
@@ -28,9 +26,6 @@ const BENCHES: [Bench; 3] = [
     Bench { name: "footprint", measure: footprint::measure },
 ];
 
-/// Two devices of the same size on one disk: `bare`, and `tracked` with era beneath it as an attached volume has it.
-const STACK: &str = include_str!("stack.sh");
-
 /// Runs the benchmarks whose name contains `filter`, and prints a table each.
 pub(crate) fn run(filter: Option<&str>) -> Outcome {
     setup::packages()?;
@@ -43,9 +38,9 @@ pub(crate) fn run(filter: Option<&str>) -> Outcome {
     Ok(())
 }
 
-/// Runs shell that follows [`STACK`] in a guest; what it printed.
+/// Runs shell in a guest; what it printed.
 fn in_guest(name: &str, script: &str) -> Outcome<String> {
-    let words = ["sh".to_owned(), "-ec".to_owned(), format!("{STACK}\n{script}")].to_vec();
+    let words = ["sh".to_owned(), "-ec".to_owned(), script.to_owned()].to_vec();
     let program =
         Program { words, directory: Some(paths::workspace().to_owned()), environment: Vec::new() };
     let limits =

@@ -1,13 +1,18 @@
 //! etcd, the API server, the controller manager and the scheduler, as processes in the run's network namespace.
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use super::{
     audit::Audit,
     network::{CONTROL_PLANE, Namespace, SERVICES},
     pki::Pki,
 };
-use crate::{failure::Outcome, process::Background, setup::Tools, wait};
+use crate::{
+    failure::Outcome,
+    process::{self, Background},
+    setup::Tools,
+    wait,
+};
 
 /// The running control plane; it ends when this is dropped, in the order of the fields.
 #[derive(Debug)]
@@ -31,14 +36,15 @@ impl ControlPlane {
         directory: &Path,
         logs: &Path,
     ) -> Outcome<Self> {
-        let etcd = etcd(network, directory, logs)?;
+        let mut etcd = etcd(network, directory, logs)?;
         let start = |component: &str, arguments: Vec<String>| {
             let mut command = network.command(tools.component(component));
             command.args(arguments);
             Background::start(&mut command, &logs.join(format!("{component}.log")))
         };
-        let api_server = start("kube-apiserver", api_server(pki, audit))?;
-        until_ready(network, pki)?;
+        let mut api_server = start("kube-apiserver", api_server(pki, audit))?;
+        until_ready(network, pki, &mut [("etcd", &mut etcd), ("kube-apiserver", &mut api_server)])
+            .map_err(|error| format!("{error}\n{}", last_words(logs)))?;
         let controller_manager = start("kube-controller-manager", controller_manager(pki))?;
         let scheduler = start("kube-scheduler", scheduler(pki))?;
         Ok(Self {
@@ -108,13 +114,28 @@ fn scheduler(pki: &Pki) -> Vec<String> {
 }
 
 /// Asks with curl, which starts fifty times as fast as kubectl.
-fn until_ready(network: &Namespace, pki: &Pki) -> Outcome {
-    wait::until_ok("the API server to be ready", Duration::from_secs(60), || {
+fn until_ready(network: &Namespace, pki: &Pki, parts: &mut [(&str, &mut Background)]) -> Outcome {
+    let ended = wait::until_ok("the API server to be ready", Duration::from_secs(60), || {
+        for (name, part) in parts.iter_mut() {
+            if let Some(status) = part.ended()? {
+                // Nothing to wait for: told by the error below.
+                return Ok(Some(format!("{name} ended with {status}")));
+            }
+        }
         let mut command = network.command("curl");
         command.args(["--silent", "--fail", "--max-time", "5"]);
         command.arg("--cacert").arg(pki.file("ca.crt"));
         command.arg("--cert").arg(pki.file("admin.crt")).arg("--key").arg(pki.file("admin.key"));
-        crate::process::run(command.arg(format!("https://{CONTROL_PLANE}/readyz")))
+        process::run(command.arg(format!("https://{CONTROL_PLANE}/readyz"))).map(|()| None)
     })?;
-    Ok(())
+    ended.map_or(Ok(()), |why| Err(why.into()))
+}
+
+/// What etcd and the API server said last.
+fn last_words(logs: &Path) -> String {
+    let of = |name: &str| {
+        let text = fs::read(logs.join(name)).unwrap_or_default();
+        format!("--- {name}\n{}\n", process::tail(&String::from_utf8_lossy(&text), 30))
+    };
+    ["etcd.log", "kube-apiserver.log"].map(of).concat()
 }

@@ -73,7 +73,8 @@ impl Control {
         let run = paths::cache().join("clusters").join(network.namespace().name());
         fs::create_dir_all(&run)?;
         let directory = cleanup::defer(Leftover::Directory(run.clone()));
-        let logs = paths::logs();
+        // Each cluster's own: those that run at the same time would write over each other.
+        let logs = paths::logs().join(format!("cluster{}", network.namespace().number()));
         fs::create_dir_all(&logs)?;
         let pki = Pki::create(run.join("pki"))?;
         let kubectl = Kubectl {

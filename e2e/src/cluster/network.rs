@@ -3,6 +3,7 @@
 
 use std::{
     ffi::OsStr,
+    fs,
     path::PathBuf,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -23,16 +24,24 @@ pub(crate) const KUBERNETES_SERVICE: &str = "198.51.101.1";
 /// Where a cluster's name service would be; there is none here.
 pub(crate) const NAME_SERVICE: &str = "198.51.101.10";
 
+const NAMESPACES: &str = "/run/netns";
+
 /// A network namespace by its name.
 #[derive(Clone, Debug)]
 pub(crate) struct Namespace {
     name: String,
+    number: u32,
 }
 
 impl Namespace {
     /// Its name, as `ip netns` knows it.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Which of this run's it is, from 0.
+    pub(super) fn number(&self) -> u32 {
+        self.number
     }
 
     /// A command that runs inside.
@@ -44,7 +53,7 @@ impl Namespace {
 
     /// The file through which a thread can enter it.
     pub(crate) fn file(&self) -> PathBuf {
-        PathBuf::from("/run/netns").join(&self.name)
+        PathBuf::from(NAMESPACES).join(&self.name)
     }
 
     fn ip(&self, arguments: &[&str]) -> Outcome {
@@ -91,7 +100,8 @@ impl NodeAddress {
 #[derive(Debug)]
 pub(crate) struct Network {
     namespace: Namespace,
-    _ticket: Ticket,
+    /// Ended in this order.
+    _tickets: (Ticket, Option<Ticket>),
 }
 
 impl Network {
@@ -99,7 +109,9 @@ impl Network {
     pub(crate) fn create() -> Outcome<Self> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let namespace = Namespace { name: format!("eratrack-{}-{number}", std::process::id()) };
+        let namespace =
+            Namespace { name: format!("eratrack-{}-{number}", std::process::id()), number };
+        let mount = mount_of_all()?;
         process::run(Command::new("ip").args(["netns", "add", &namespace.name]))?;
         let ticket = cleanup::defer(Leftover::Netns(namespace.name.clone()));
         namespace.ip(&["link", "set", "lo", "up"])?;
@@ -110,7 +122,7 @@ impl Network {
         namespace.ip(&["link", "set", "br0", "up"])?;
         without_offloads(&namespace, "br0")?;
         namespace.run("sysctl", &["-qw", "net.ipv4.ip_forward=1"])?;
-        Ok(Self { namespace, _ticket: ticket })
+        Ok(Self { namespace, _tickets: (ticket, mount) })
     }
 
     /// The namespace.
@@ -126,6 +138,13 @@ impl Network {
         without_offloads(&self.namespace, &tap)?;
         self.namespace.ip(&["route", "add", &node.pods(), "via", &node.address()])
     }
+}
+
+/// Where `ip netns` keeps its namespaces. It makes that a mount; where none was before, none shall be afterwards.
+fn mount_of_all() -> Outcome<Option<Ticket>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let is_mounted = mounts.lines().any(|line| line.split(' ').nth(4) == Some(NAMESPACES));
+    Ok((!is_mounted).then(|| cleanup::defer(Leftover::EmptyMount(NAMESPACES.into()))))
 }
 
 /// A User-Mode Linux card knows no large or unsummed packets: it warns without end.

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::statvfs;
+
 use super::{
     capture::Output,
     images,
@@ -140,7 +142,7 @@ fn disk(directory: &Path, name: &str) -> Outcome<PathBuf> {
 fn place_for_disks(run: &Path) -> Outcome<(PathBuf, Option<Ticket>)> {
     let memory = Path::new("/dev/shm");
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    if !memory.is_dir() || available_kib(&meminfo) < PLENTY_KIB {
+    if available_kib(&meminfo) < PLENTY_KIB || !has_room(memory) {
         return Ok((run.to_owned(), None));
     }
     let name = run.file_name().ok_or("a run's directory has a name")?;
@@ -148,6 +150,11 @@ fn place_for_disks(run: &Path) -> Outcome<(PathBuf, Option<Ticket>)> {
     fs::create_dir_all(&directory)?;
     let ticket = cleanup::defer(Leftover::Directory(directory.clone()));
     Ok((directory, Some(ticket)))
+}
+
+/// Whether a file system takes what the guest may write to its disks. Containers often have a tiny one there.
+fn has_room(directory: &Path) -> bool {
+    statvfs(directory).is_ok_and(|it| it.f_bavail * it.f_frsize >= DISK_BYTES)
 }
 
 /// `MemAvailable` of /proc/meminfo (proc.5).

@@ -20,6 +20,7 @@ use crate::{
 /// Runs the demo; with `keep` the cluster stays up.
 pub(crate) fn run(keep: bool) -> Outcome {
     setup::packages()?;
+    setup::cluster_is_possible()?;
     let tools = setup::tools()?;
     let product = Product::build()?;
     let cluster = Cluster::start(&tools)?;
@@ -28,8 +29,12 @@ pub(crate) fn run(keep: bool) -> Outcome {
     let told = MainJob::new(&cluster, &product).run(&mut story);
     if told.is_err() {
         let path = paths::logs().join("demo.diagnosis.log");
-        fs::write(&path, cluster.diagnosis())?;
-        eprintln!("what the cluster says: {}", path.display());
+        let diagnosis = cluster.diagnosis();
+        // What went wrong must not be hidden by a log that cannot be kept.
+        match fs::write(&path, &diagnosis) {
+            Ok(()) => eprintln!("what the cluster says: {}", path.display()),
+            Err(_) => eprintln!("{diagnosis}"),
+        }
     }
     if keep {
         cleanup::keep();

@@ -8,6 +8,17 @@ pub(crate) use tools::{Tools, ensure as tools};
 
 use crate::failure::Outcome;
 
+/// What a cluster needs besides packages: root, for network namespaces, and the built tools. Found out before
+/// anything long begins.
+pub(crate) fn cluster_is_possible() -> Outcome {
+    if !rustix::process::geteuid().is_root() {
+        return Err(
+            "a cluster needs root: its network is a namespace with devices of its own".into()
+        );
+    }
+    tools().map(drop)
+}
+
 /// Everything.
 pub(crate) fn run() -> Outcome {
     packages()?;

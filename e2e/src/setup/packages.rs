@@ -61,8 +61,13 @@ const PACKAGES: &[Package] = &[
 ];
 
 /// Services that these packages would have the machine start at its next boot.
-const SERVICES: &[(&str, &str)] =
-    &[("containerd", "containerd.service"), ("etcd-server", "etcd.service")];
+const SERVICES: &[(&str, &str)] = &[
+    ("containerd", "containerd.service"),
+    ("etcd-server", "etcd.service"),
+    ("lvm2", "lvm2-monitor.service"),
+    ("lvm2", "lvm2-lvmpolld.socket"),
+    ("lvm2", "blk-availability.service"),
+];
 
 /// Why packages are still missing.
 #[derive(Debug, thiserror::Error)]
@@ -215,14 +220,15 @@ fn apt(arguments: &[String], log: &Path) -> Result<(), Error> {
 
 /// We need the programs, not the services. Where no systemd runs there is nothing to do.
 fn disable_services(packages: &[Package]) {
-    if !Path::new("/run/systemd/system").exists() {
+    // Also where systemd is not running now, as when an image is built: it may be at the next boot.
+    if !Path::new("/usr/bin/systemctl").exists() {
         return;
     }
     let brought = |package: &str| packages.iter().any(|it| it.name == package);
     for (_, service) in SERVICES.iter().filter(|(package, _)| brought(package)) {
-        if let Err(error) =
-            process::run(Command::new("systemctl").args(["disable", "--quiet", service]))
-        {
+        if let Err(error) = process::run(
+            Command::new("systemctl").args(["--root=/", "disable", "--quiet", service]),
+        ) {
             eprintln!("warning: {service} will start at the next boot: {error}");
         }
     }

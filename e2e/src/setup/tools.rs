@@ -1,7 +1,8 @@
 //! Kubernetes and Helm, built from Go modules at the versions that `e2e/go` pins, and kept until those change.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
@@ -36,8 +37,12 @@ impl Tools {
     }
 }
 
-/// Builds what is not built yet.
+/// Builds what is not built yet. One at a time: others who need it wait, and then find it.
 pub(crate) fn ensure() -> Outcome<Tools> {
+    let tools = paths::cache().join("tools");
+    fs::create_dir_all(&tools)?;
+    let lock = File::create(tools.join("lock"))?;
+    lock.lock()?;
     let kube = kubernetes()?.ensure()?;
     let helm = helm()?.ensure()?;
     Ok(Tools { kube, helm })
@@ -87,7 +92,6 @@ impl Module {
         let tools = paths::cache().join("tools");
         let directory = tools.join(format!("{}-{}", self.name, self.key()?));
         if !directory.exists() {
-            fs::create_dir_all(&tools)?;
             go_is_there()?;
             progress::step(&format!("building {}", self.what), || self.build(&directory))?;
             forget_others(&tools, self.name, &directory)?;
@@ -128,9 +132,33 @@ impl Module {
     }
 }
 
+/// Go as new as all of our modules ask for, so that not the second build fails after the first.
 fn go_is_there() -> Outcome {
-    let asked = process::run(Command::new("go").arg("version"));
-    asked.map_err(|_| "Go is needed to build Kubernetes and is not on the PATH: get 1.25 or newer from go.dev/dl".into())
+    let modules = ["kubernetes", "helm"].map(|it| paths::workspace().join("e2e/go").join(it));
+    let needed = modules.iter().map(|it| asked_for(&read(&it.join("go.mod"))?));
+    let needed = needed.collect::<Outcome<Vec<_>>>()?.into_iter().max().unwrap_or_default();
+    let wanted =
+        format!("{}.{} or newer is needed to build Kubernetes and Helm", needed.0, needed.1);
+    let version = process::output(Command::new("go").args(["env", "GOVERSION"]))
+        .map_err(|_| format!("Go is not on the PATH: {wanted}"))?;
+    // A toolchain that cannot tell its version, such as one built from source, is taken as it is.
+    match go_version(version.trim().trim_start_matches("go")) {
+        Some(found) if found < needed => {
+            Err(format!("Go is {}.{}: {wanted}", found.0, found.1).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The version of Go that a go.mod asks for.
+fn asked_for(text: &str) -> Outcome<(u32, u32)> {
+    let line = text.lines().find_map(|line| line.strip_prefix("go "));
+    line.and_then(go_version).ok_or_else(|| "a go.mod without a line `go 1.x`".into())
+}
+
+fn go_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|letter: char| !letter.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// The version of a module that a go.mod requires.
@@ -183,6 +211,14 @@ mod tests {
         assert_eq!(pinned(text, "k8s.io/kubernetes").unwrap(), "v1.35.4");
         assert_eq!(pinned(text, "helm.sh/helm/v4").unwrap(), "v4.3.1");
         assert!(pinned(text, "k8s.io/api").is_err());
+    }
+
+    #[test]
+    fn go_must_be_as_new_as_the_newest_module_asks_for() {
+        assert_eq!(asked_for("module x\n\ngo 1.26.0\n").unwrap(), (1, 26));
+        assert_eq!(go_version("1.26.8"), Some((1, 26)));
+        assert_eq!(go_version("devel"), None);
+        assert!(asked_for("module x\n").is_err());
     }
 
     #[test]

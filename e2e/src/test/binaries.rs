@@ -76,6 +76,16 @@ pub(crate) fn kernel(filter: Option<&str>) -> Outcome<Vec<Binary>> {
     build(&workspace, &arguments.collect::<Vec<String>>())
 }
 
+/// Builds a benchmark target of a package; the program.
+pub(crate) fn bench(package: &str, name: &str) -> Outcome<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--message-format=json-render-diagnostics"]);
+    command.args(["--package", package, "--bench", name]);
+    let mut program = None;
+    process::lines(&mut command, |line| program = Message::program(line, name).or(program.take()))?;
+    program.ok_or_else(|| format!("cargo has built no benchmark {name}").into())
+}
+
 fn build(workspace: &Workspace, arguments: &[String]) -> Outcome<Vec<Binary>> {
     let mut command = cargo();
     command.args(["test", "--no-run", "--message-format=json-render-diagnostics"]).args(arguments);
@@ -118,6 +128,16 @@ struct Message {
     target: Option<Target>,
     executable: Option<PathBuf>,
     profile: Option<Profile>,
+}
+
+impl Message {
+    /// The program that a line says was built of the benchmark.
+    fn program(line: &str, name: &str) -> Option<PathBuf> {
+        let message: Self = serde_json::from_str(line).ok()?;
+        let target = message.target?;
+        let ours = target.name == name && target.kind.iter().any(|kind| kind == "bench");
+        message.executable.filter(|_| ours)
+    }
 }
 
 #[derive(Deserialize)]
@@ -181,6 +201,16 @@ mod tests {
         assert_eq!(lib.full_name("x::y"), "eratrack-dm::x::y");
         assert_eq!(workspace.binary(&artifact("eratrack", "bin", false)), None);
         assert_eq!(workspace.binary(r#"{"reason": "build-finished", "success": true}"#), None);
+    }
+
+    #[test]
+    fn a_benchmark_is_told_from_the_rest() {
+        assert_eq!(
+            Message::program(&artifact("stall", "bench", false), "stall"),
+            Some("/t/x".into())
+        );
+        assert_eq!(Message::program(&artifact("stall", "lib", false), "stall"), None);
+        assert_eq!(Message::program(&artifact("other", "bench", true), "stall"), None);
     }
 
     #[test]

@@ -29,6 +29,11 @@ pub(crate) fn run(filter: Filter, report: &Report) {
     }
 }
 
+/// Whether any scenario is chosen.
+pub(crate) fn has(filter: Filter) -> bool {
+    scenario::all().iter().flatten().flatten().any(|it| filter.takes(it.name))
+}
+
 fn judge(scenario: &Scenario, report: &Report) {
     let start = Instant::now();
     let ending = attempt(scenario);

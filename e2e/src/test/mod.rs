@@ -7,7 +7,7 @@ mod libtest;
 mod report;
 mod unit;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::ValueEnum;
 
@@ -31,16 +31,24 @@ pub(crate) fn run(filter: Option<&str>, tier: Option<Tier>) -> Outcome<ExitCode>
     let filter = Filter(filter);
     let report = Report::default();
     let chosen = |it| tier.is_none_or(|tier| tier == it);
+    if chosen(Tier::Cluster) && cluster::has(filter) {
+        setup::cluster_is_possible()?;
+    }
     if chosen(Tier::Unit) {
-        unit::run(filter, &report)?;
+        report.tier("unit", || unit::run(filter, &report));
     }
     if chosen(Tier::Kernel) {
-        kernel::run(filter, &report)?;
+        report.tier("kernel", || kernel::run(filter, &report));
     }
     if chosen(Tier::Cluster) {
         cluster::run(filter, &report);
     }
     Ok(report.conclude())
+}
+
+/// Builds a benchmark of a package that needs a kernel; the program.
+pub(crate) fn bench(package: &str, name: &str) -> Outcome<PathBuf> {
+    binaries::bench(package, name)
 }
 
 /// What a test's name must contain.

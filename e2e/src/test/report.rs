@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use crate::progress;
+use crate::{
+    failure::{self, Outcome},
+    progress,
+};
 
 /// How a test ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,15 @@ impl Report {
         }
     }
 
+    /// Runs the tests of a tier; what keeps them from running is a failure like another.
+    pub(crate) fn tier(&self, name: &str, run: impl FnOnce() -> Outcome) {
+        if let Err(error) = run() {
+            let name = format!("{name} (all)");
+            self.test(&name, Verdict::Failed, None);
+            self.explain(&name, failure::explain(error.as_ref()));
+        }
+    }
+
     /// Keeps why a test failed for the end.
     pub(crate) fn explain(&self, name: &str, why: String) {
         self.results().failures.push((name.to_owned(), why));
@@ -54,8 +66,15 @@ impl Report {
         for (name, why) in &results.failures {
             println!("\n---- {name} ----\n{}", why.trim_end());
         }
+        if results.passed + results.failed + results.skipped == 0 {
+            println!("\nno test has such a name");
+        }
         println!("\n{}", results.totals());
-        if results.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if results.failed == 0 && results.passed > 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 
     fn results(&self) -> MutexGuard<'_, Results> {
@@ -99,6 +118,21 @@ mod tests {
         let took = Some(Duration::from_millis(812));
         assert_eq!(line("kernel dm::x", Verdict::Failed, took), "kernel dm::x ... FAILED, 0.8 s");
         assert_eq!(line("unit era::y", Verdict::Passed, None), "unit era::y ... ok");
+    }
+
+    #[test]
+    fn a_run_in_which_no_test_passed_fails() {
+        let report = Report::default();
+        assert_eq!(format!("{:?}", report.conclude()), format!("{:?}", ExitCode::FAILURE));
+    }
+
+    #[test]
+    fn a_tier_that_cannot_run_has_failed() {
+        let report = Report::default();
+        report.test("a", Verdict::Passed, None);
+        report.tier("kernel", || Err("it does not compile".into()));
+        assert_eq!(report.results().totals(), "1 passed, 1 failed");
+        assert_eq!(report.results().failures[0].1, "error: it does not compile");
     }
 
     #[test]

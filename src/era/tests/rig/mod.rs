@@ -59,6 +59,8 @@ impl Drop for Mapped {
 
 /// A metadata device, zeroed.
 pub(crate) fn metadata_device(name: &str, ram: u32, blocks: u64) -> Mapped {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    assert!(cpu.contains("User Mode Linux"), "kernel tests run in a guest alone");
     run("modprobe", &["brd", "rd_nr=8", "rd_size=65536"]);
     run("modprobe", &["dm-era"]);
     let device = Mapped::create(name, &format!("0 {} linear /dev/ram{ram} 0", blocks * 8));
