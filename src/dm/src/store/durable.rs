@@ -2,14 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{StoreError, io_error};
 
 /// Replaces the file's contents at once: a temporary file, its fsync, a rename, and the fsync
 /// of the directory.
 pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
-    let temporary = path.with_extension("tmp");
+    let temporary = temporary(path);
     let write = || {
         let mut file = File::create(&temporary)?;
         file.write_all(contents)?;
@@ -18,6 +18,11 @@ pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
     write().map_err(io_error("write", &temporary))?;
     fs::rename(&temporary, path).map_err(io_error("rename", path))?;
     sync_dir(path.parent().unwrap_or(path))
+}
+
+/// Where a file is written before it replaces the one of that name.
+pub(super) fn temporary(path: &Path) -> PathBuf {
+    path.with_extension("tmp")
 }
 
 /// Makes what was created, renamed or removed in a directory survive a power cut.

@@ -171,7 +171,8 @@ impl FileStore {
         self.write_json(stack, BOUNDARIES, boundaries)
     }
 
-    /// Every stack that has a directory here.
+    /// Every stack that has files here. A directory with neither metadata nor a record of ours is
+    /// somebody else's, whatever it is called.
     pub fn stacks(&self) -> Result<Vec<StackId>, StoreError> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
@@ -184,6 +185,7 @@ impl FileStore {
             let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
             if let (true, Some(Ok(stack))) =
                 (is_dir, entry.file_name().to_str().map(str::parse::<StackId>))
+                && self.has_files(&stack)
             {
                 stacks.push(stack);
             }
@@ -192,15 +194,25 @@ impl FileStore {
         Ok(stacks)
     }
 
+    fn has_files(&self, stack: &StackId) -> bool {
+        let dir = self.stack_dir(stack);
+        dir.join(METADATA).is_file() || names_stack(&dir.join(RECORD), stack)
+    }
+
     /// Removes all of a stack's files, the record last: while anything is left, so is the
-    /// record that tells of it.
+    /// record that tells of it. What is not ours stays, and then the directory does too.
     pub fn remove(&self, stack: &StackId) -> Result<(), StoreError> {
         let dir = self.stack_dir(stack);
-        for file in [METADATA, BOUNDARIES] {
-            remove_file(&dir.join(file))?;
+        for name in [METADATA, BOUNDARIES, RECORD] {
+            let file = dir.join(name);
+            remove_file(&durable::temporary(&file))?;
+            remove_file(&file)?;
         }
-        remove_file(&dir.join(RECORD))?;
-        match fs::remove_dir_all(&dir) {
+        match fs::remove_dir(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                tracing::warn!(dir = %dir.display(), "left: files in it are not eratrack's");
+                Ok(())
+            }
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &dir)(e)),
             _ => Ok(()),
         }
@@ -238,6 +250,13 @@ fn allocate(file: &File, size: Bytes) -> io::Result<()> {
     let mut writer = file;
     writer.write_all(&[0; SUPERBLOCK])?;
     file.sync_all()
+}
+
+/// Whether a record, of whatever version, says that it is this stack's.
+fn names_stack(record: &Path, stack: &StackId) -> bool {
+    let text = fs::read_to_string(record).unwrap_or_default();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    value.get("stack").and_then(serde_json::Value::as_str) == Some(stack.as_str())
 }
 
 fn remove_file(path: &Path) -> Result<(), StoreError> {

@@ -69,3 +69,39 @@ fn a_record_that_is_not_understood_says_where_and_why() {
     fs::write(&path, "{").unwrap();
     assert!(matches!(store.read_record(&stack), Err(StoreError::Record { .. })));
 }
+
+/// The store's directory may be one that others use too: a disk's mount point, say.
+#[test]
+fn directories_and_files_of_others_are_neither_listed_nor_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(root.path());
+    let dir = store.make_dir().unwrap().to_owned();
+    for (name, file) in [("etcd", "member"), ("app", "record.json"), ("logs", "boundaries.json")] {
+        fs::create_dir(dir.join(name)).unwrap();
+        fs::write(dir.join(name).join(file), "{\"stack\": \"other\"}").unwrap();
+    }
+    fs::create_dir(dir.join("empty")).unwrap();
+    assert_eq!(store.stacks().unwrap(), []);
+    let stack: StackId = "etcd".parse().unwrap();
+    store.write_record(&record(&stack)).unwrap();
+    assert_eq!(store.stacks().unwrap(), std::slice::from_ref(&stack));
+    fs::write(dir.join("etcd/record.tmp"), "{").unwrap();
+    store.remove(&stack).unwrap();
+    let left = fs::read_dir(dir.join("etcd")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["member"]);
+    assert_eq!(store.stacks().unwrap(), []);
+}
+
+#[test]
+fn a_stack_is_known_by_its_metadata_or_its_record() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(root.path());
+    let (with_metadata, with_record): (StackId, StackId) =
+        ("a".parse().unwrap(), "b".parse().unwrap());
+    store.create_metadata(&with_metadata, Bytes(1 << 20)).unwrap();
+    store.write_record(&record(&with_record)).unwrap();
+    assert_eq!(store.stacks().unwrap(), [with_metadata.clone(), with_record]);
+    // What is unreadable beside metadata is still a stack's, to be cleared up.
+    fs::write(store.stack_dir(&with_metadata).join(RECORD), "{").unwrap();
+    assert!(store.stacks().unwrap().contains(&with_metadata));
+}
