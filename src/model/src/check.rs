@@ -95,6 +95,9 @@ pub enum Rule {
     /// Fresh metadata must not be read as if it were valid.
     #[error("fresh metadata must be zeroed before era reads it")]
     FreshIsZeroed,
+    /// Nobody recorded what was written while X did not go through era.
+    #[error("a chain must not go on in metadata that the device went without")]
+    ChainUnbroken,
     /// Devices are made under our names alone, once.
     #[error("a device of ours is made once, under its own name and uuid")]
     MadeOnce,

@@ -150,8 +150,8 @@ pub enum Step {
 pub enum Skipped {
     /// X has no LVM lock to take.
     Lock,
-    /// The metadata keeps its contents: a chain goes on in it, or X-era already uses it.
-    Zero(ZeroSkipped),
+    /// The metadata keeps its contents: X-era is there and has read it.
+    Zero,
     /// A device of ours is there with the right table.
     Build(Role),
     /// A device of ours is not there.
@@ -164,19 +164,13 @@ pub enum Skipped {
     Restore,
 }
 
-/// Why metadata is not zeroed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ZeroSkipped {
-    /// A chain goes on in it.
-    Kept,
-    /// X-era is there and has read it.
-    InUse,
-}
-
 /// What to do so that the stack is as desired, or why it cannot be.
 ///
 /// A refusal to track says nothing about what an earlier attempt left behind: plan for
-/// [`Desired::Untracked`] to have that removed.
+/// [`Desired::Untracked`] to have that removed. A chain that shall go on ([`Contents::Kept`])
+/// while X does not go through its X-era is [`Refusal::NotTracked`]: it has ended.
+///
+/// [`Contents::Kept`]: crate::stack::Contents::Kept
 pub fn plan(observed: &Observed, desired: &Desired) -> Result<Plan, Refusal> {
     match desired {
         Desired::Tracked(tracked) => insert::plan(observed, tracked),

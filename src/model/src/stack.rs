@@ -106,8 +106,8 @@ pub struct MetadataArea {
 pub enum Contents {
     /// No chain relies on it: a new area. The plan zeroes its superblock.
     Fresh,
-    /// A chain goes on in it. Whoever says so has proof that nothing was written to X while
-    /// era was not there (invariant I2).
+    /// A chain goes on in it, and X goes through era with it. Never put in: nobody recorded
+    /// what was written to X while era was not there (invariant I2).
     Kept,
 }
 

@@ -267,6 +267,17 @@ fn metadata_that_must_not_be_zeroed_or_lies_on_x_is_refused() {
     assert_eq!(with(on_tracked), Some(Rule::MetadataApart));
 }
 
+/// While X did not go through era, nobody recorded what was written to it (invariant I2).
+#[test]
+fn a_chain_does_not_go_on_in_metadata_that_x_went_without() {
+    let (mut plan, observed) = insertion(THICK);
+    let mut wanted = tracked();
+    wanted.metadata.contents = Contents::Kept;
+    plan.goal = Goal::Reach(Desired::Tracked(wanted));
+    plan.steps.retain(|step| !matches!(step, Step::ZeroMetadata { .. }));
+    assert_eq!(broken_rule(&plan, &observed), Some(Rule::ChainUnbroken));
+}
+
 #[test]
 fn somebody_elses_table_may_not_be_cleared() {
     let (mut plan, mut observed) = insertion(THICK);

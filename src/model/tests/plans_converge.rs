@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::{Machine, STRIPED, THICK, THIN, desired, volume};
+use common::{Machine, STRIPED, THICK, THIN, desired, tracked, volume};
 use eratrack_model::check::check;
 use eratrack_model::plan::{Plan, Refusal, plan, plan_boundary};
-use eratrack_model::stack::{Desired, Subject};
+use eratrack_model::stack::{Contents, Desired, Subject};
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -100,6 +100,22 @@ fn what_lvm_reloaded_is_cleaned_up_or_tracked_anew() {
             complete(state.clone(), Wish::Untrack, after);
             complete(state, Wish::Track, after);
         }
+    }
+}
+
+/// LVM may come between the look that found X tracked and the plan.
+#[test]
+fn what_lvm_reloaded_is_not_put_back_on_the_old_chain() {
+    let kept = || {
+        let mut wanted = tracked();
+        wanted.metadata.contents = Contents::Kept;
+        Desired::Tracked(wanted)
+    };
+    for (table, lvm) in VOLUMES {
+        let mut whole = complete(Machine::new(volume(table, lvm)), Wish::Track, table);
+        assert_eq!(plan(&whole.observe(), &kept()).unwrap().steps, []);
+        whole.lvm_reloads(table);
+        assert!(matches!(plan(&whole.observe(), &kept()), Err(Refusal::NotTracked { .. })));
     }
 }
 

@@ -67,7 +67,8 @@ impl Host {
             return Err(self.tracked_otherwise(&record)?.into());
         }
         let created = record.phase == Phase::Attaching;
-        self.finish(lock, record).map(|record| Some((record, created)))
+        let finished = self.finish(lock, record)?;
+        Ok(finished.map(|record| (record, created)))
     }
 
     fn tracked_otherwise(&self, record: &Record) -> Result<Refusal, HostError> {
@@ -78,19 +79,27 @@ impl Host {
         })
     }
 
-    /// Tidies up a stack that X goes through, and says in its record that it is in place.
-    pub(super) fn finish(&self, lock: &StackLock, mut record: Record) -> Result<Record, HostError> {
+    /// Tidies up a stack that X goes through, and says in its record that it is in place. None if
+    /// X does not go through it any more: then its chain has ended.
+    pub(super) fn finish(
+        &self,
+        lock: &StackLock,
+        mut record: Record,
+    ) -> Result<Option<Record>, HostError> {
         let observed = self.observe(&record.stack, Some(record.x))?;
         let metadata = self.metadata_device(&record.stack)?;
         let desired = self.desired(&record, metadata, Contents::Kept)?;
-        let plan = plan::plan(&observed, &desired)?;
+        let plan = match plan::plan(&observed, &desired) {
+            Err(Refusal::NotTracked { .. } | Refusal::Gone) => return Ok(None),
+            plan => plan?,
+        };
         self.execute(lock, &observed, &plan)?;
         if record.phase != Phase::Attached {
             record.phase = Phase::Attached;
             self.about_to("write the record: attached");
             self.store.write_record(&record)?;
         }
-        Ok(record)
+        Ok(Some(record))
     }
 
     fn new_record(

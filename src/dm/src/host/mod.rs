@@ -126,3 +126,6 @@ impl Host {
         Ok(self.find(&volume.device.number.into())?.is_some_and(|info| info.suspended))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,11 +68,14 @@ impl Host {
     }
 
     fn take_over(&self, lock: &StackLock, record: Record) -> Result<Recovery, HostError> {
-        if self.status(&record)? == EraStatus::Error {
-            self.take_down(lock, &record.stack, true)?;
-            return Ok(Recovery::Broken { record, found: Liveness::Intact, era_failed: true });
+        let era_failed = self.status(&record)? == EraStatus::Error;
+        let finished = if era_failed { None } else { self.finish(lock, record.clone())? };
+        if let Some(record) = finished {
+            return Ok(Recovery::Adopted(record));
         }
-        self.finish(lock, record).map(Recovery::Adopted)
+        let found = self.liveness(&record)?;
+        self.take_down(lock, &record.stack, true)?;
+        Ok(Recovery::Broken { record, found, era_failed })
     }
 
     /// X may be suspended if the kernel refused a table after the drain and the process was

@@ -1,7 +1,7 @@
 //! Era under an X in use, from nothing or from what a kill left of an earlier attempt.
 
 use super::situation::{self, Path};
-use super::{Goal, Plan, Refusal, Skipped, Step, ZeroSkipped, eligible, shape};
+use super::{Goal, Plan, Refusal, Skipped, Step, eligible, shape};
 use crate::discards::DiscardPolicy;
 use crate::names::Role;
 use crate::stack::{Contents, Desired, Device, Observed, Tracked, Volume};
@@ -72,6 +72,10 @@ impl Draft<'_> {
 
     fn insert(&mut self) -> Result<(), Refusal> {
         let x = &self.volume.device;
+        // Nobody recorded what was written while X went without era (invariant I2).
+        if self.wanted.metadata.contents == Contents::Kept {
+            return Err(Refusal::NotTracked { name: x.name.clone() });
+        }
         let table = eligible::bare(self.observed, self.volume, self.wanted.granularity)?;
         eligible::metadata_apart(self.volume, self.wanted)?;
         let group = situation::lock(self.volume)?;
@@ -100,23 +104,16 @@ impl Draft<'_> {
             }
         }
         match era {
-            Some(_) => self.skipped.push(Skipped::Zero(ZeroSkipped::InUse)),
-            None => self.zero(),
+            Some(_) => self.skipped.push(Skipped::Zero),
+            None => {
+                let device = self.wanted.metadata.number;
+                self.steps.push(Step::ZeroMetadata { device, length: SUPERBLOCK });
+            }
         }
         self.make(Role::Base, base.is_some(), shape::planned(table));
         self.make(Role::Era, era.is_some(), shape::planned_era(table.length(), self.wanted));
         self.limit_discards(era);
         Ok(())
-    }
-
-    fn zero(&mut self) {
-        let device = self.wanted.metadata.number;
-        match self.wanted.metadata.contents {
-            Contents::Fresh => {
-                self.steps.push(Step::ZeroMetadata { device, length: SUPERBLOCK });
-            }
-            Contents::Kept => self.skipped.push(Skipped::Zero(ZeroSkipped::Kept)),
-        }
     }
 
     fn make(&mut self, role: Role, there: bool, table: super::PlannedTable) {

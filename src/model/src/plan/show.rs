@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{DeviceRef, Goal, Plan, PlannedTable, Skipped, Step, ZeroSkipped};
+use super::{DeviceRef, Goal, Plan, PlannedTable, Skipped, Step};
 use crate::stack::{Contents, Desired, MetadataArea, Tracked};
 
 impl fmt::Display for Plan {
@@ -91,12 +91,7 @@ impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lock => f.write_str("no volume group to lock: the device is not LVM's"),
-            Self::Zero(ZeroSkipped::Kept) => {
-                f.write_str("metadata is not zeroed: a chain goes on in it")
-            }
-            Self::Zero(ZeroSkipped::InUse) => {
-                f.write_str("metadata is not zeroed: era uses it already")
-            }
+            Self::Zero => f.write_str("metadata is not zeroed: era uses it already"),
             Self::Build(role) => write!(f, "{role} is not made: it is there, with that table"),
             Self::Remove(role) => write!(f, "{role} is not removed: it is not there"),
             Self::LimitDiscards(bytes) => {

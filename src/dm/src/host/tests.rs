@@ -1,0 +1,259 @@
+//! [`Host`] over the kernel in memory, with a machine made of files. No test here lets it touch a
+//! loop device: the metadata lies on a disk.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use eratrack_model::discards::DiscardPolicy;
+use eratrack_model::names::{DmName, DmUuid, Role, StackId};
+use eratrack_model::plan::{era_table, live_table};
+use eratrack_model::record::{Phase, Record};
+use eratrack_model::table::Table;
+use eratrack_model::units::{Bytes, DevNo, Granularity, Sectors};
+
+use super::*;
+use crate::fake::FakeKernel;
+use crate::port::{Access, Info, Listed, Lookup, Slot, StatusLine};
+use crate::store::StoreConfig;
+
+const DISK: DevNo = DevNo { major: 8, minor: 0 };
+/// No loop device: nothing here may free one of the machine that the tests run on.
+const METADATA: DevNo = DevNo { major: 8, minor: 16 };
+const LENGTH: Sectors = Sectors(1 << 17);
+const GRANULARITY: Granularity = Granularity::DEFAULT;
+const DISCARDS: u64 = GRANULARITY_BYTES;
+const GRANULARITY_BYTES: u64 = 256 << 10;
+
+type Hook = Box<dyn FnMut(&FakeKernel, &'static str) + Send>;
+
+/// The kernel in memory, with somebody who acts after each call.
+struct Interrupted {
+    kernel: FakeKernel,
+    hook: Mutex<Option<Hook>>,
+}
+
+impl Interrupted {
+    fn after<T>(&self, verb: &'static str, result: T) -> T {
+        if let Some(hook) = &mut *self.hook.lock().unwrap() {
+            hook(&self.kernel, verb);
+        }
+        result
+    }
+}
+
+impl DeviceMapper for Interrupted {
+    fn create(&self, name: &DmName, uuid: &DmUuid) -> Result<DevNo, DmError> {
+        self.after("create", self.kernel.create(name, uuid))
+    }
+
+    fn load(&self, dev: DevNo, table: &Table, access: Access) -> Result<(), DmError> {
+        self.after("load", self.kernel.load(dev, table, access))
+    }
+
+    fn swap(&self, dev: DevNo) -> Result<(), DmError> {
+        self.after("swap", self.kernel.swap(dev))
+    }
+
+    fn clear(&self, dev: DevNo) -> Result<(), DmError> {
+        self.after("clear", self.kernel.clear(dev))
+    }
+
+    fn remove(&self, dev: DevNo) -> Result<(), DmError> {
+        self.after("remove", self.kernel.remove(dev))
+    }
+
+    fn info(&self, of: &Lookup) -> Result<Info, DmError> {
+        self.after("info", self.kernel.info(of))
+    }
+
+    fn table(&self, dev: DevNo, slot: Slot) -> Result<Option<Table>, DmError> {
+        self.after("table", self.kernel.table(dev, slot))
+    }
+
+    fn status(&self, dev: DevNo) -> Result<Vec<StatusLine>, DmError> {
+        self.after("status", self.kernel.status(dev))
+    }
+
+    fn message(&self, dev: DevNo, text: &str) -> Result<(), DmError> {
+        self.after("message", self.kernel.message(dev, text))
+    }
+
+    fn has_target(&self, name: &str) -> Result<bool, DmError> {
+        self.after("has_target", self.kernel.has_target(name))
+    }
+
+    fn list(&self) -> Result<Vec<Listed>, DmError> {
+        self.after("list", self.kernel.list())
+    }
+}
+
+/// A machine with one stack in place.
+struct Rig {
+    root: tempfile::TempDir,
+    dm: Arc<Interrupted>,
+    host: Host,
+    record: Record,
+    original: Table,
+    era: DevNo,
+    base: DevNo,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = FakeKernel::new();
+        kernel.add_disk(DISK, Sectors(1 << 20));
+        kernel.add_disk(METADATA, Sectors(1 << 12));
+        let original: Table = format!("0 {LENGTH} linear {DISK} 2048").parse().unwrap();
+        let x = kernel.add_volume("data", None, &original);
+        let stack: StackId = "s".parse().unwrap();
+        let own = |role, table: &Table| {
+            let dev = kernel.create(&stack.name(role), &stack.uuid(role)).unwrap();
+            kernel.load(dev, table, Access::ReadWrite).unwrap();
+            kernel.swap(dev).unwrap();
+            dev
+        };
+        let base = own(Role::Base, &original);
+        let era = own(Role::Era, &era_table(LENGTH, METADATA, base, GRANULARITY));
+        kernel.load(x, &live_table(&original, era, Sectors(8)), Access::ReadWrite).unwrap();
+        kernel.swap(x).unwrap();
+        machine_of_files(root.path(), &[DISK, METADATA, x, base, era]);
+        let dm = Arc::new(Interrupted { kernel, hook: Mutex::new(None) });
+        let host = Host::new(HostConfig {
+            root: root.path().to_owned(),
+            dm: Arc::clone(&dm) as Arc<dyn DeviceMapper>,
+            store: StoreConfig::new("/var/lib/eratrack"),
+            // There is no such directory: no node is ever made.
+            nodes: root.path().join("no-nodes"),
+            lock_deadline: Duration::from_millis(30),
+        });
+        let record = Record {
+            chain: "0b5e6a1c-4d0f-4f9e-8f43-0f5f2a3f0c11".parse().unwrap(),
+            boot: host.machine.boot_id().unwrap(),
+            x,
+            name: "data".parse().unwrap(),
+            uuid: None,
+            original: original.clone(),
+            sectors: LENGTH,
+            granularity: GRANULARITY,
+            discards: DiscardPolicy::Limit,
+            metadata: host.store.metadata_on_machine(&stack),
+            metadata_size: Bytes(1 << 20),
+            phase: Phase::Attached,
+            stack,
+        };
+        host.store.make_dir().unwrap();
+        host.store.write_record(&record).unwrap();
+        Self { root, dm, host, record, original, era, base }
+    }
+
+    fn kernel(&self) -> &FakeKernel {
+        &self.dm.kernel
+    }
+
+    fn live(&self) -> Table {
+        self.kernel().table(self.record.x, Slot::Live).unwrap().unwrap()
+    }
+
+    /// Has somebody act once, right after the n-th call of that verb from now, from 0.
+    fn once_after(
+        &self,
+        verb: &'static str,
+        nth: usize,
+        act: impl FnOnce(&FakeKernel) + Send + 'static,
+    ) {
+        let (mut act, mut count) = (Some(act), 0);
+        let hook: Hook = Box::new(move |kernel, called| {
+            count += usize::from(called == verb);
+            if called == verb && count == nth + 1 {
+                act.take().expect("once")(kernel);
+            }
+        });
+        *self.dm.hook.lock().unwrap() = Some(hook);
+    }
+
+    fn recovered(&self) -> Recovery {
+        let mut found = self.host.recover().unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.remove(0).outcome
+    }
+
+    fn assert_restored(&self) {
+        assert_eq!(self.live(), self.original);
+        assert_eq!(self.kernel().list().unwrap().len(), 1, "something of ours is left");
+        assert_eq!(self.host.store.stacks().unwrap(), []);
+    }
+}
+
+fn machine_of_files(root: &Path, devices: &[DevNo]) {
+    let write = |path: &str, text: &str| {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("proc/sys/kernel/osrelease", "6.1.176\n");
+    write("proc/sys/kernel/random/boot_id", "9e107d9d-372b-4b5a-a9f1-7d0c4f3b2a10\n");
+    write("proc/sys/kernel/random/uuid", "3c1f6a1c-4d0f-4f9e-8f43-0f5f2a3f0c99\n");
+    write("proc/1/mountinfo", "");
+    fs::create_dir_all(root.join("sys/block")).unwrap();
+    for dev in devices {
+        let at = |file: &str| format!("sys/dev/block/{dev}/{file}");
+        write(&at("size"), &LENGTH.to_string());
+        write(&at("stat"), "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n");
+        for (file, text) in [
+            ("discard_max_bytes", DISCARDS.to_string()),
+            ("discard_granularity", "4096".to_owned()),
+            ("logical_block_size", "512".to_owned()),
+            ("read_ahead_kb", "128".to_owned()),
+            ("iostats", "1".to_owned()),
+        ] {
+            write(&at(&format!("queue/{file}")), &text);
+        }
+    }
+}
+
+#[test]
+fn a_stack_in_place_is_adopted_and_comes_out() {
+    let rig = Rig::new();
+    assert_eq!(rig.recovered(), Recovery::Adopted(rig.record.clone()));
+    assert!(rig.host.boundary(&rig.record).is_ok());
+    assert_eq!(rig.host.detach(&rig.record.stack).unwrap(), Detached::Restored);
+    rig.assert_restored();
+    assert!(rig.root.path().exists() && rig.era != rig.base);
+}
+
+/// LVM reloads X after we found that it goes through era, and before we look again: what is
+/// written in between is recorded by nobody, so the chain must not go on.
+#[test]
+fn a_reload_while_a_stack_is_taken_over_breaks_its_chain() {
+    let rig = Rig::new();
+    let (x, original) = (rig.record.x, rig.original.clone());
+    rig.once_after("status", 0, move |kernel| kernel.somebody_loads(x, &original, true));
+    match rig.recovered() {
+        Recovery::Broken { record, found, era_failed: false } => {
+            assert_eq!(record, rig.record);
+            assert_eq!(found, Liveness::Reloaded { live: Some(rig.original.clone()) });
+        }
+        other => panic!("{other:?}"),
+    }
+    rig.assert_restored();
+}
+
+#[test]
+fn a_reload_while_an_attach_finds_a_stack_begins_a_new_chain() {
+    let rig = Rig::new();
+    let (x, original) = (rig.record.x, rig.original.clone());
+    rig.once_after("status", 0, move |kernel| kernel.somebody_loads(x, &original, true));
+    let request = AttachRequest {
+        stack: rig.record.stack.clone(),
+        x,
+        granularity: GRANULARITY,
+        discards: None,
+    };
+    // It gets as far as a loop device, of which there is none here.
+    let error = rig.host.attach(&request).unwrap_err();
+    assert!(matches!(error, HostError::Loop(_) | HostError::Store(_)), "{error}");
+    rig.assert_restored();
+}
