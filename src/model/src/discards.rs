@@ -48,8 +48,10 @@ impl DiscardPolicy {
 /// What is known of discards since the boundary that a list starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiscardHistory {
-    /// What X-era's queue takes now.
-    pub era: DiscardLimits,
+    /// What a discard of X-era's must be a multiple of to have an effect.
+    pub granularity: Bytes,
+    /// The longest that one may have been: what X-era's queue takes now, or took meanwhile.
+    pub longest: Bytes,
     /// X's discard counter moved since that boundary, or nobody knows.
     pub may_have_happened: bool,
 }
@@ -62,10 +64,10 @@ impl DiscardHistory {
     /// kernel sees to where the discard granularity equals ours and the limit is one block; else
     /// as many blocks as one discard can reach beyond its first.
     pub fn dilation(self, granularity: Granularity) -> u64 {
-        let Self { era, may_have_happened } = self;
+        let Self { granularity: unit, longest, may_have_happened } = self;
         let block = granularity.bytes();
-        let one_block_each = era.granularity == block && era.max == block;
-        if !may_have_happened || one_block_each { 0 } else { era.max.0.div_ceil(block.0) }
+        let one_block_each = unit == block && longest == block;
+        if !may_have_happened || one_block_each { 0 } else { longest.0.div_ceil(block.0) }
     }
 }
 
@@ -96,7 +98,8 @@ mod tests {
     #[test]
     fn a_list_is_dilated_as_far_as_a_discard_can_reach() {
         let dilation = |max, unit, may_have_happened| {
-            DiscardHistory { era: limits(max, unit), may_have_happened }.dilation(BLOCK)
+            let (granularity, longest) = (Bytes(unit), Bytes(max));
+            DiscardHistory { granularity, longest, may_have_happened }.dilation(BLOCK)
         };
         assert_eq!(dilation(256 * KI, 4 * KI, true), 1);
         assert_eq!(dilation(64 * KI, 4 * KI, true), 1);

@@ -80,13 +80,19 @@ impl Host {
     }
 
     /// Tidies up a stack that X goes through, and says in its record that it is in place. None if
-    /// X does not go through it any more: then its chain has ended.
+    /// its chain has ended: X does not go through it any more, or discards did that were longer
+    /// than lists account for.
     pub(super) fn finish(
         &self,
         lock: &StackLock,
         mut record: Record,
     ) -> Result<Option<Record>, HostError> {
         let observed = self.observe(&record.stack, Some(record.x))?;
+        let limit = record.discards.limit(record.granularity);
+        if observed.era.as_ref().is_some_and(|era| era.discards.max > limit) {
+            tracing::warn!(stack = %record.stack, %limit, "somebody raised the limit on discards");
+            return Ok(None);
+        }
         let metadata = self.metadata_device(&record.stack)?;
         let desired = self.desired(&record, metadata, Contents::Kept)?;
         let plan = match plan::plan(&observed, &desired) {

@@ -4,7 +4,6 @@ use std::fs::File;
 
 use era_metadata::{FileSource, Metadata, View};
 use eratrack_model::Era;
-use eratrack_model::discards::DiscardHistory;
 use eratrack_model::extents::RunList;
 use eratrack_model::names::Role;
 use eratrack_model::record::Record;
@@ -104,14 +103,8 @@ impl Host {
         })
     }
 
-    fn dilation(&self, record: &Record, since: Era) -> Result<u64, HostError> {
-        let era = self.era_device(record)?;
-        let now = self.machine.discard_count(era)?;
-        let history = DiscardHistory {
-            era: self.machine.discards(era)?,
-            may_have_happened: self.discards_since(&record.stack, since, now)?,
-        };
-        Ok(history.dilation(record.granularity))
+    pub(super) fn dilation(&self, record: &Record, since: Era) -> Result<u64, HostError> {
+        Ok(self.discards_since(record, since)?.dilation(record.granularity))
     }
 }
 

@@ -7,7 +7,6 @@ use eratrack_model::plan::{self, Step};
 use eratrack_model::record::Record;
 use rustix::io::Errno;
 
-use super::boundaries::Mark;
 use super::{Boundary, Host, HostError, Liveness};
 use crate::era_status::{self, EraStatus};
 use crate::executor::{StepError, StepErrorKind};
@@ -68,7 +67,7 @@ impl Host {
         let lock = self.lock_stack(&record.stack)?;
         self.require_intact(record)?;
         // Before the checkpoint, so that a discard that is under way then counts as later.
-        let discards = self.machine.discard_count(self.era_device(record)?)?;
+        let discards = self.discards_now(record)?;
         let observed = self.observe(&record.stack, Some(record.x))?;
         let plan = plan::plan_boundary(&observed)?;
         let outcome =
@@ -80,7 +79,7 @@ impl Host {
         })?;
         let (time, drained_in) = outcome.drained.unwrap_or((SystemTime::now(), Duration::ZERO));
         self.about_to("write the boundary down");
-        self.mark_boundary(&record.stack, Mark { era: era.0, discards })?;
+        self.mark_boundary(&record.stack, era, discards)?;
         Ok(Boundary { era, time, drained_in })
     }
 

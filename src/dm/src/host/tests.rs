@@ -23,7 +23,6 @@ const DISK: DevNo = DevNo { major: 8, minor: 0 };
 const METADATA: DevNo = DevNo { major: 8, minor: 16 };
 const LENGTH: Sectors = Sectors(1 << 17);
 const GRANULARITY: Granularity = Granularity::DEFAULT;
-const DISCARDS: u64 = GRANULARITY_BYTES;
 const GRANULARITY_BYTES: u64 = 256 << 10;
 
 type Hook = Box<dyn FnMut(&FakeKernel, &'static str) + Send>;
@@ -97,7 +96,6 @@ struct Rig {
     record: Record,
     original: Table,
     era: DevNo,
-    base: DevNo,
 }
 
 impl Rig {
@@ -146,7 +144,7 @@ impl Rig {
         };
         host.store.make_dir().unwrap();
         host.store.write_record(&record).unwrap();
-        Self { root, dm, host, record, original, era, base }
+        Self { root, dm, host, record, original, era }
     }
 
     fn kernel(&self) -> &FakeKernel {
@@ -172,6 +170,11 @@ impl Rig {
             }
         });
         *self.dm.hook.lock().unwrap() = Some(hook);
+    }
+
+    fn set_queue(&self, dev: DevNo, file: &str, text: &str) {
+        let path = self.root.path().join(format!("sys/dev/block/{dev}/queue/{file}"));
+        fs::write(path, text).unwrap();
     }
 
     fn recovered(&self) -> Recovery {
@@ -203,7 +206,7 @@ fn machine_of_files(root: &Path, devices: &[DevNo]) {
         write(&at("size"), &LENGTH.to_string());
         write(&at("stat"), "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n");
         for (file, text) in [
-            ("discard_max_bytes", DISCARDS.to_string()),
+            ("discard_max_bytes", GRANULARITY_BYTES.to_string()),
             ("discard_granularity", "4096".to_owned()),
             ("logical_block_size", "512".to_owned()),
             ("read_ahead_kb", "128".to_owned()),
@@ -221,7 +224,6 @@ fn a_stack_in_place_is_adopted_and_comes_out() {
     assert!(rig.host.boundary(&rig.record).is_ok());
     assert_eq!(rig.host.detach(&rig.record.stack).unwrap(), Detached::Restored);
     rig.assert_restored();
-    assert!(rig.root.path().exists() && rig.era != rig.base);
 }
 
 /// LVM reloads X after we found that it goes through era, and before we look again: what is
@@ -256,4 +258,51 @@ fn a_reload_while_an_attach_finds_a_stack_begins_a_new_chain() {
     let error = rig.host.attach(&request).unwrap_err();
     assert!(matches!(error, HostError::Loop(_) | HostError::Store(_)), "{error}");
     rig.assert_restored();
+}
+
+/// While longer discards went through than the list accounts for, they marked too little (I1).
+#[test]
+fn a_discard_limit_that_somebody_raised_breaks_the_chain() {
+    let rig = Rig::new();
+    rig.set_queue(rig.era, "discard_max_bytes", "1073741824");
+    let found = Liveness::Intact;
+    let record = rig.record.clone();
+    assert_eq!(rig.recovered(), Recovery::Broken { record, found, era_failed: false });
+    rig.assert_restored();
+}
+
+#[test]
+fn a_list_is_dilated_by_the_longest_discard_that_was_possible_since() {
+    let rig = Rig::new();
+    let dilation = |since| rig.host.dilation(&rig.record, since).unwrap();
+    let limit = |bytes: u64| rig.set_queue(rig.era, "discard_max_bytes", &bytes.to_string());
+    let discard = |count: u64| {
+        let stat = format!("0 0 0 0 0 0 0 0 0 0 0 {count} 0 0 0 0 0\n");
+        fs::write(rig.root.path().join(format!("sys/dev/block/{}/stat", rig.era)), stat).unwrap();
+    };
+    let first = rig.host.boundary(&rig.record).unwrap().era;
+    assert_eq!(dilation(first), 0);
+    discard(1);
+    assert_eq!(dilation(first), 1);
+    limit(4 * GRANULARITY_BYTES);
+    assert_eq!(dilation(first), 4);
+    let second = rig.host.boundary(&rig.record).unwrap().era;
+    limit(GRANULARITY_BYTES);
+    discard(2);
+    assert_eq!((dilation(first), dilation(second)), (4, 4));
+    let third = rig.host.boundary(&rig.record).unwrap().era;
+    assert_eq!((dilation(first), dilation(second), dilation(third)), (4, 4, 0));
+}
+
+/// A device that does not count its requests may have discarded although its counter stands still.
+#[test]
+fn what_was_not_counted_at_any_boundary_since_may_have_happened() {
+    let rig = Rig::new();
+    let dilation = |since| rig.host.dilation(&rig.record, since).unwrap();
+    let first = rig.host.boundary(&rig.record).unwrap().era;
+    rig.set_queue(rig.era, "iostats", "0");
+    let second = rig.host.boundary(&rig.record).unwrap().era;
+    rig.set_queue(rig.era, "iostats", "1");
+    let third = rig.host.boundary(&rig.record).unwrap().era;
+    assert_eq!((dilation(first), dilation(second), dilation(third)), (1, 1, 0));
 }
