@@ -25,7 +25,8 @@ impl Host {
     /// Blocks written since the boundary with this era: takes dm-era's metadata snapshot, reads
     /// it, and drops it whatever happens. X's table is proven ours before and after.
     pub fn changes(&self, record: &Record, since: Era) -> Result<Changes, HostError> {
-        let _lock = self.lock_stack(&record.stack)?;
+        let lock = self.lock_stack(&record.stack)?;
+        self.require_own_chain(&lock, record)?;
         self.require_intact(record)?;
         let held = self.take(record)?;
         self.about_to("read the metadata snapshot");

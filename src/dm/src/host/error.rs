@@ -51,8 +51,10 @@ pub enum HostError {
     /// A file of the machine's cannot be read, written or understood.
     #[error(transparent)]
     Machine(#[from] MachineError),
-    /// X does not go through its X-era any more: the chain is broken.
-    #[error("the device {x} of stack {stack} no longer goes through its era device: {found}")]
+    /// X does not go through its X-era any more, or not on this chain: it is broken.
+    #[error(
+        "the device {x} of stack {stack} no longer goes through its era device on this chain: {found}"
+    )]
     NotIntact {
         /// X, as the record has it.
         x: DevNo,

@@ -4,13 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use eratrack_model::names::{Role, StackId};
 use eratrack_model::plan::{self, Step};
-use eratrack_model::record::Record;
+use eratrack_model::record::{Phase, Record};
 use rustix::io::Errno;
 
 use super::{Boundary, Host, HostError, Liveness};
 use crate::era_status::{self, EraStatus};
 use crate::executor::{StepError, StepErrorKind};
 use crate::port::{DmErrorKind, Lookup, Slot};
+use crate::stack_lock::StackLock;
 
 impl Host {
     /// Whether X still goes through its X-era. A few ioctls that wait for nobody.
@@ -27,6 +28,24 @@ impl Host {
             .is_some_and(|(live, era)| plan::is_live_table(live, &record.original, era.number));
         // LVM never loads ours: the same table on the same device is proof.
         if x == record.x && ours { Ok(Liveness::Intact) } else { Ok(Liveness::Reloaded { live }) }
+    }
+
+    /// Fails unless the record on disk is this chain's and in place: another process may have begun
+    /// a new chain since the caller read it, or be taking the stack out. To be asked with the
+    /// stack's lock.
+    pub(super) fn require_own_chain(
+        &self,
+        _lock: &StackLock,
+        record: &Record,
+    ) -> Result<(), HostError> {
+        let found = match self.store.read_record(&record.stack)? {
+            Some(kept) if kept.chain == record.chain && kept.phase == Phase::Attached => {
+                return Ok(());
+            }
+            Some(kept) => format!("its record has chain {}, {:?}", kept.chain, kept.phase),
+            None => "its record is gone".to_owned(),
+        };
+        Err(HostError::NotIntact { x: record.x, stack: record.stack.clone(), found })
     }
 
     pub(super) fn require_intact(&self, record: &Record) -> Result<(), HostError> {
@@ -65,6 +84,7 @@ impl Host {
     /// it, then a drain. May be repeated: a boundary more does no harm.
     pub fn boundary(&self, record: &Record) -> Result<Boundary, HostError> {
         let lock = self.lock_stack(&record.stack)?;
+        self.require_own_chain(&lock, record)?;
         self.require_intact(record)?;
         // Before the checkpoint, so that a discard that is under way then counts as later.
         let discards = self.discards_now(record)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use eratrack_model::discards::DiscardPolicy;
 use eratrack_model::names::{DmName, DmUuid, Role, StackId};
 use eratrack_model::plan::{era_table, live_table};
-use eratrack_model::record::{Phase, Record};
+use eratrack_model::record::{ChainId, Phase, Record};
 use eratrack_model::table::Table;
 use eratrack_model::units::{Bytes, DevNo, Granularity, Sectors};
 
@@ -305,4 +305,30 @@ fn what_was_not_counted_at_any_boundary_since_may_have_happened() {
     rig.set_queue(rig.era, "iostats", "1");
     let third = rig.host.boundary(&rig.record).unwrap().era;
     assert_eq!((dilation(first), dilation(second), dilation(third)), (1, 1, 0));
+}
+
+/// Two agents overlap: the other one has begun a new chain, or is taking the stack out.
+#[test]
+fn a_record_that_another_process_replaced_has_no_boundary_and_no_list() {
+    let other: ChainId = "7a1e6a1c-4d0f-4f9e-8f43-0f5f2a3f0c22".parse().unwrap();
+    let replacing: [fn(&Rig, ChainId); 3] = [
+        |rig, chain| {
+            rig.host.store.write_record(&Record { chain, ..rig.record.clone() }).unwrap();
+        },
+        |rig, _| {
+            let phase = Phase::Detaching;
+            rig.host.store.write_record(&Record { phase, ..rig.record.clone() }).unwrap();
+        },
+        |rig, _| rig.host.store.remove(&rig.record.stack).unwrap(),
+    ];
+    for replace in replacing {
+        let rig = Rig::new();
+        replace(&rig, other.clone());
+        let before = rig.kernel().era_on(METADATA);
+        let refused = rig.host.boundary(&rig.record).unwrap_err();
+        assert!(matches!(refused, HostError::NotIntact { .. }), "{refused}");
+        let refused = rig.host.changes(&rig.record, before.era).unwrap_err();
+        assert!(matches!(refused, HostError::NotIntact { .. }), "{refused}");
+        assert_eq!(rig.kernel().era_on(METADATA), before, "era was asked for something");
+    }
 }
