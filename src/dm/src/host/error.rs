@@ -1,13 +1,14 @@
 use era_metadata::sizing::SizingError;
 use eratrack_model::check::Violation;
 use eratrack_model::names::StackId;
+use eratrack_model::plan::Step;
 use eratrack_model::refusal::Refusal;
 use eratrack_model::units::DevNo;
 
 use crate::executor::{StepError, StepErrorKind};
 use crate::linux::LoopError;
 use crate::machine::MachineError;
-use crate::port::DmError;
+use crate::port::{DmError, DmErrorKind};
 use crate::stack_lock::StackLockError;
 use crate::store::StoreError;
 
@@ -94,6 +95,13 @@ fn with_cause(error: &StepError) -> String {
     format!("{error}: {}", error.source)
 }
 
+/// Somebody has a device of ours open, which X does not go through any more.
+fn is_in_use(error: &StepError) -> bool {
+    let busy =
+        matches!(&*error.source, StepErrorKind::DeviceMapper(e) if e.kind == DmErrorKind::Busy);
+    busy && matches!(*error.step, Step::Remove { .. })
+}
+
 impl HostError {
     /// The reason for a condition, from the documented list of the API.
     pub fn reason(&self) -> &'static str {
@@ -101,6 +109,7 @@ impl HostError {
             Self::Refused(refusal) => refusal.reason(),
             Self::Store(store) => store.reason(),
             Self::Sizing(_) => "LimitExceeded",
+            Self::Step(step) if is_in_use(step) => "DeviceBusy",
             Self::Step(step) => match *step.source {
                 StepErrorKind::Lock(_) | StepErrorKind::Changed { .. } => "DeviceBusy",
                 StepErrorKind::EraFailed { .. } => "MetadataError",
@@ -130,7 +139,11 @@ impl HostError {
             Self::Refused(refusal) => refusal.is_transient(),
             Self::Lock(StackLockError::Deadline { .. }) => true,
             Self::Step(step) => {
-                matches!(*step.source, StepErrorKind::Lock(_) | StepErrorKind::Changed { .. })
+                is_in_use(step)
+                    || matches!(
+                        *step.source,
+                        StepErrorKind::Lock(_) | StepErrorKind::Changed { .. }
+                    )
             }
             _ => false,
         }

@@ -332,3 +332,21 @@ fn a_record_that_another_process_replaced_has_no_boundary_and_no_list() {
         assert_eq!(rig.kernel().era_on(METADATA), before, "era was asked for something");
     }
 }
+
+/// The user's device comes first: whoever looks at X-base or X-era does not keep era under it.
+#[test]
+fn a_stack_that_somebody_has_open_gives_x_its_table_back_all_the_same() {
+    for role in [Role::Era, Role::Base] {
+        let rig = Rig::new();
+        let own = rig.kernel().info(&Lookup::Uuid(rig.record.stack.uuid(role))).unwrap().number;
+        rig.kernel().open(own);
+        for _ in 0..2 {
+            let busy = rig.host.detach(&rig.record.stack).unwrap_err();
+            assert_eq!((busy.reason(), busy.is_transient()), ("DeviceBusy", true), "{busy}");
+            assert_eq!(rig.live(), rig.original, "{role}");
+        }
+        rig.kernel().close(own);
+        assert_eq!(rig.host.detach(&rig.record.stack).unwrap(), Detached::RemainsRemoved);
+        rig.assert_restored();
+    }
+}

@@ -15,11 +15,20 @@ pub(super) fn plan(observed: &Observed) -> Result<Plan, Refusal> {
             let volume = situation::volume(observed)?;
             match situation::path(observed, volume)? {
                 Path::Own => pass_by(&mut plan, observed, volume)?,
-                Path::ThroughEra { era: _, base } => restore(&mut plan, observed, volume, base)?,
+                Path::ThroughEra { era: _, base } => {
+                    restore(&mut plan, observed, volume, base)?;
+                    // Whoever has one of ours open does not keep X from its own table; the
+                    // removal then fails, and is tried again.
+                    remove_own(&mut plan, observed);
+                    return Ok(plan);
+                }
             }
         }
     }
-    remove_own(&mut plan, observed)?;
+    for role in Role::ALL {
+        situation::not_busy(observed, role)?;
+    }
+    remove_own(&mut plan, observed);
     Ok(plan)
 }
 
@@ -63,14 +72,12 @@ fn restore(
 }
 
 /// X-era first: it holds X-base. Removing them writes nothing to X.
-fn remove_own(plan: &mut Plan, observed: &Observed) -> Result<(), Refusal> {
+fn remove_own(plan: &mut Plan, observed: &Observed) {
     for role in [Role::Era, Role::Base] {
         if observed.own(role).is_some() {
-            situation::not_busy(observed, role)?;
             plan.steps.push(Step::Remove { role });
         } else {
             plan.skipped.push(Skipped::Remove(role));
         }
     }
-    Ok(())
 }
