@@ -20,6 +20,9 @@ pub trait Surroundings {
     /// LVM's lock on a volume group, for as long as the value lives.
     type Lock;
 
+    /// Told that this X's table is about to be swapped, after it was found as it must be, or that
+    /// this is over and X is not suspended: what a process that is killed in between leaves.
+    fn swapping(&self, x: Option<DevNo>);
     /// Takes LVM's lock.
     fn lock(&self, vg: &VgName) -> Result<Self::Lock, LockError>;
     /// Writes zeroes over the start of a block device, durably.
@@ -219,11 +222,18 @@ impl<S: Surroundings> Executor<'_, S> {
     fn swap_in(&self, x: DevNo, table: &Table, keep_read_ahead: bool) -> Result<(), StepErrorKind> {
         let read_ahead =
             if keep_read_ahead { Some(self.surroundings.read_ahead(x)?) } else { None };
+        self.surroundings.swapping(Some(x));
         let swapped = self.dm.load(x, table, Access::ReadWrite).and_then(|()| self.dm.swap(x));
-        if let Err(error) = swapped {
-            self.dm.clear(x)?;
-            return Err(error.into());
+        if swapped.is_err() {
+            // Why the swap failed is what counts.
+            if let Err(error) = self.dm.clear(x) {
+                tracing::warn!(%x, %error, "the slot may have a table of ours");
+            }
         }
+        if swapped.is_ok() || self.dm.info(&x.into()).is_ok_and(|info| !info.suspended) {
+            self.surroundings.swapping(None);
+        }
+        swapped?;
         if let Some(kib) = read_ahead {
             self.surroundings.set_read_ahead(x, kib)?;
         }

@@ -4,12 +4,13 @@
 //! Both are in `/run/lock/eratrack`: they do not outlive the boot, and they work also when the
 //! disk of the metadata does not.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eratrack_model::names::StackId;
+use eratrack_model::units::DevNo;
 
 use crate::file_lock::FileLock;
 use crate::machine::Machine;
@@ -69,18 +70,22 @@ impl StackLock {
         }
     }
 
-    /// Notes that X's table is being swapped, or that this is over. Without the note all works
-    /// the same; only a kill in the wrong moment would then leave X suspended.
-    pub(crate) fn note_swapping(&self, swapping: bool) {
-        let noted = if swapping { File::create(&self.note).map(drop) } else { forget(&self.note) };
+    /// Notes that this X's table is being swapped, or that this is over. Without the note all
+    /// works the same; only a kill in the wrong moment would then leave X suspended.
+    pub(crate) fn note_swapping(&self, x: Option<DevNo>) {
+        let noted = match x {
+            Some(x) => fs::write(&self.note, x.to_string()),
+            None => forget(&self.note),
+        };
         if let Err(error) = noted {
             tracing::warn!(note = %self.note.display(), %error, "going on without it");
         }
     }
 
-    /// Whether an earlier process was killed while it swapped X's table.
-    pub(crate) fn swap_was_cut_short(&self) -> bool {
-        self.note.exists()
+    /// The X whose table an earlier process swapped when it was killed.
+    pub(crate) fn swap_cut_short(&self) -> Option<DevNo> {
+        // A note that does not read was never finished: its swap had not begun.
+        fs::read_to_string(&self.note).ok()?.parse().ok()
     }
 }
 
@@ -105,13 +110,14 @@ mod tests {
         let error = StackLock::take(&machine, &stack, SOON).unwrap_err().to_string();
         assert!(error.contains("pv-1") && error.contains("run/lock/eratrack"), "{error}");
         assert!(StackLock::take(&machine, &"pv-2".parse().unwrap(), SOON).is_ok());
-        first.note_swapping(true);
+        let x = DevNo { major: 253, minor: 3 };
+        first.note_swapping(Some(x));
         drop(first);
         let second = StackLock::take(&machine, &stack, SOON).unwrap();
-        assert!(second.swap_was_cut_short());
-        second.note_swapping(false);
-        second.note_swapping(false);
-        assert!(!second.swap_was_cut_short());
+        assert_eq!(second.swap_cut_short(), Some(x));
+        second.note_swapping(None);
+        second.note_swapping(None);
+        assert_eq!(second.swap_cut_short(), None);
         drop(second);
         let left = fs::read_dir(root.path().join("run/lock/eratrack")).unwrap().count();
         assert_eq!(left, 0);

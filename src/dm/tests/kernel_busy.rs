@@ -5,9 +5,9 @@ mod common;
 
 use common::{assert_none_suspended, assert_nothing_of_ours, request};
 use eratrack_dm::linux::{Kernel, Nodes};
-use eratrack_dm::{Detached, DeviceMapper, Lookup};
+use eratrack_dm::{Detached, DeviceMapper, Lookup, Recovery};
 use eratrack_model::names::Role;
-use kit::{Disk, Mount, VolumeGroup, Writer};
+use kit::{Disk, Mount, VolumeGroup, Writer, run};
 
 #[test]
 #[ignore = "kernel tier"]
@@ -36,4 +36,26 @@ fn a_stack_that_somebody_has_open_gives_the_volume_its_table_back() {
     }
     writer.stop_and_verify();
     mount.unmount_and_check("ext4");
+}
+
+/// `dmsetup suspend` takes no lock of LVM's: a volume of LVM's may be suspended by anybody, and is
+/// left to whoever did that.
+#[test]
+#[ignore = "kernel tier"]
+fn a_volume_of_lvms_that_somebody_suspended_is_left_to_them() {
+    let group = VolumeGroup::new([Disk::new(96).into_backing()]);
+    let volume = group.thick("data", 64);
+    let store = kit::metadata_dir(64);
+    let host = common::host(store.path());
+    let record = host.attach(&request(&volume, "busy", "64Ki")).unwrap().record;
+    run(&format!("dmsetup suspend {}", volume.dm_name));
+    let found = host.recover().unwrap().pop().expect("one stack").outcome;
+    let still = run(&format!("dmsetup info {}", volume.dm_name));
+    run(&format!("dmsetup resume {}", volume.dm_name));
+    assert!(matches!(found, Recovery::Failed(_)), "{found:?}");
+    assert!(still.contains("SUSPENDED"), "{still}");
+    let found = host.recover().unwrap().pop().expect("one stack").outcome;
+    assert_eq!(found, Recovery::Adopted(record.clone()));
+    assert_eq!(host.detach(&record.stack).unwrap(), Detached::Restored);
+    assert_nothing_of_ours(store.path());
 }

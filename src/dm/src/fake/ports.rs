@@ -246,6 +246,8 @@ impl Drop for FakeLock<'_> {
 impl<'a> Surroundings for &'a FakeKernel {
     type Lock = FakeLock<'a>;
 
+    fn swapping(&self, _x: Option<DevNo>) {}
+
     fn lock(&self, vg: &VgName) -> Result<FakeLock<'a>, LockError> {
         let added = self.state().locked.insert(vg.clone());
         assert!(added, "rule broken: LVM's lock on {vg} is taken twice");

@@ -20,6 +20,7 @@ impl Host {
     /// through it already, else undone first. If this one fails, it is undone.
     pub fn attach(&self, request: &AttachRequest) -> Result<Attached, HostError> {
         let lock = self.lock_stack(&request.stack)?;
+        self.wake(&lock, &request.stack)?;
         let survey = self.survey(request.x)?;
         if let Some((record, created)) = self.adopt(&lock, request)? {
             return Ok(Attached { record, survey, created });

@@ -32,6 +32,7 @@ impl Host {
         stack: &StackId,
         may_restore: bool,
     ) -> Result<Detached, HostError> {
+        self.wake(lock, stack)?;
         let record = self.record_if_readable(stack);
         let observed = self.observe(stack, self.x_of(stack, record.as_ref())?)?;
         let devices = observed.era.is_some() || observed.base.is_some();

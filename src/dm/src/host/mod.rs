@@ -23,16 +23,17 @@ use std::time::Duration;
 use eratrack_model::check;
 use eratrack_model::names::StackId;
 use eratrack_model::plan::{Plan, Step};
-use eratrack_model::stack::{Observed, Subject};
+use eratrack_model::stack::Observed;
 
 use crate::executor::{Executor, Outcome};
 use crate::linux::{Loops, Nodes};
 use crate::machine::Machine;
-use crate::port::{DeviceMapper, DmError};
+use crate::port::DeviceMapper;
 use crate::stack_lock::StackLock;
 use crate::store::FileStore;
 
 pub use error::HostError;
+use surroundings::At;
 pub use types::*;
 
 /// A moment just before something changes on the machine, or while something is held there.
@@ -108,22 +109,10 @@ impl Host {
         let stack = &observed.stack;
         check::check(plan, observed)
             .map_err(|violation| HostError::Plan { stack: stack.clone(), violation })?;
-        let tell = |_, step: &Step| {
-            lock.note_swapping(matches!(step, Step::SwapIn { .. } | Step::Drain { .. }));
-            (self.observer)(Moment::Step(step));
-        };
-        let executor = Executor { dm: &*self.dm, surroundings: self, stack, observer: &tell };
-        let outcome = executor.run(plan);
-        if outcome.is_ok() || !self.is_suspended(observed)? {
-            lock.note_swapping(false);
-        }
-        Ok(outcome?)
-    }
-
-    /// Whether X, as it was observed, is suspended by now.
-    fn is_suspended(&self, observed: &Observed) -> Result<bool, DmError> {
-        let Subject::Mapped(volume) = &observed.x else { return Ok(false) };
-        Ok(self.find(&volume.device.number.into())?.is_some_and(|info| info.suspended))
+        let tell = |_, step: &Step| (self.observer)(Moment::Step(step));
+        let surroundings = &At { host: self, lock };
+        let executor = Executor { dm: &*self.dm, surroundings, stack, observer: &tell };
+        Ok(executor.run(plan)?)
     }
 }
 

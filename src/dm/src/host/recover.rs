@@ -8,7 +8,6 @@ use eratrack_model::record::{Phase, Record};
 
 use super::{Host, HostError, Liveness, Recovered, Recovery};
 use crate::era_status::EraStatus;
-use crate::executor::Surroundings;
 use crate::port::Info;
 use crate::stack_lock::StackLock;
 use crate::store::StoreError;
@@ -42,6 +41,7 @@ impl Host {
 
     fn recover_one(&self, stack: &StackId) -> Result<Recovery, HostError> {
         let lock = self.lock_stack(stack)?;
+        self.wake(&lock, stack)?;
         let record = match self.store.read_record(stack) {
             Ok(record) => record,
             Err(StoreError::Record { .. }) => None,
@@ -54,7 +54,6 @@ impl Host {
             self.take_down(&lock, stack, true)?;
             return Ok(Recovery::OrphansRemoved);
         };
-        self.wake(&lock, &record)?;
         let found = self.liveness(&record)?;
         match (record.phase, found) {
             (Phase::Detaching, _) => self.take_down(&lock, stack, true).map(|_| Recovery::Finished),
@@ -78,19 +77,15 @@ impl Host {
         Ok(Recovery::Broken { record, found, era_failed })
     }
 
-    /// X may be suspended if the kernel refused a table after the drain and the process was
-    /// killed before it could resume X. Whoever has LVM's lock knows that no command of LVM's
-    /// is at work on X. Other devices are resumed if we were killed while we swapped their table,
-    /// and otherwise left to whoever suspended them.
-    fn wake(&self, lock: &StackLock, record: &Record) -> Result<(), HostError> {
-        let Some(x) = self.locate(record)? else { return Ok(()) };
-        let info = self.dm.info(&x.into())?;
-        let group = volume_group(&info);
-        let ours = group.is_some() || lock.swap_was_cut_short();
-        if info.suspended && ours {
-            let locked = group.map(|group| self.lock(&group)).transpose();
+    /// X is suspended if the kernel refused a table after the drain and the process was killed
+    /// before it could resume X. Only what such a process noted is resumed, for LVM's volumes with
+    /// LVM's lock: whatever else is suspended is left to whoever did that.
+    pub(super) fn wake(&self, lock: &StackLock, stack: &StackId) -> Result<(), HostError> {
+        let Some(x) = lock.swap_cut_short() else { return Ok(()) };
+        if let Some(info) = self.find(&x.into())?.filter(|info| info.suspended) {
+            let locked = volume_group(&info).map(|group| self.lock_group(&group)).transpose();
             let _lvm = locked.map_err(|e| HostError::Unexpected {
-                stack: record.stack.clone(),
+                stack: stack.clone(),
                 what: format!("{} is suspended: {e}", info.name),
             })?;
             let again = self.dm.info(&x.into())?;
@@ -99,7 +94,7 @@ impl Host {
                 self.dm.swap(x)?;
             }
         }
-        lock.note_swapping(false);
+        lock.note_swapping(None);
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use eratrack_model::units::{Bytes, DevNo, Granularity, Sectors};
 
 use super::*;
 use crate::fake::FakeKernel;
-use crate::port::{Access, Info, Listed, Lookup, Slot, StatusLine};
+use crate::port::{Access, DmError, Info, Listed, Lookup, Slot, StatusLine};
 use crate::store::StoreConfig;
 
 const DISK: DevNo = DevNo { major: 8, minor: 0 };
@@ -349,4 +349,51 @@ fn a_stack_that_somebody_has_open_gives_x_its_table_back_all_the_same() {
         assert_eq!(rig.host.detach(&rig.record.stack).unwrap(), Detached::RemainsRemoved);
         rig.assert_restored();
     }
+}
+
+/// As a process leaves X that is killed after the kernel refused a table and before it could
+/// resume X.
+fn leave_suspended(rig: &Rig) {
+    let x = rig.record.x;
+    rig.host.lock_stack(&rig.record.stack).unwrap().note_swapping(Some(x));
+    rig.kernel().somebody_suspends(x);
+}
+
+#[test]
+fn what_a_killed_process_left_suspended_is_resumed_whatever_comes_next() {
+    let ways: [fn(&Rig); 4] = [
+        |rig| assert_eq!(rig.recovered(), Recovery::Adopted(rig.record.clone())),
+        |rig| assert_eq!(rig.host.detach(&rig.record.stack).unwrap(), Detached::Restored),
+        |rig| {
+            let (stack, x) = (rig.record.stack.clone(), rig.record.x);
+            let request = AttachRequest { stack, x, granularity: GRANULARITY, discards: None };
+            assert!(!rig.host.attach(&request).unwrap().created);
+        },
+        // The disk of the record may be what failed.
+        |rig| {
+            let record = rig.root.path().join("var/lib/eratrack/s/record.json");
+            fs::write(record, "{").unwrap();
+            fs::write(rig.root.path().join("var/lib/eratrack/s/era-metadata"), "").unwrap();
+            assert_eq!(rig.recovered(), Recovery::OrphansRemoved);
+            rig.assert_restored();
+        },
+    ];
+    for way in ways {
+        let rig = Rig::new();
+        leave_suspended(&rig);
+        way(&rig);
+        assert_eq!(rig.kernel().suspended(), []);
+    }
+}
+
+#[test]
+fn what_somebody_else_suspended_stays_so_also_when_that_ended_a_boundary() {
+    let rig = Rig::new();
+    let x = rig.record.x;
+    rig.once_after("status", 0, move |kernel| kernel.somebody_suspends(x));
+    let busy = rig.host.boundary(&rig.record).unwrap_err();
+    assert_eq!(busy.reason(), "DeviceBusy", "{busy}");
+    let found = rig.recovered();
+    assert!(matches!(found, Recovery::Failed(_)), "{found:?}");
+    assert_eq!(rig.kernel().suspended(), [x]);
 }

@@ -103,12 +103,11 @@ impl Draft<'_> {
                 self.steps.push(Step::Remove { role });
             }
         }
-        match era {
-            Some(_) => self.skipped.push(Skipped::Zero),
-            None => {
-                let device = self.wanted.metadata.number;
-                self.steps.push(Step::ZeroMetadata { device, length: SUPERBLOCK });
-            }
+        if era.is_some() {
+            self.skipped.push(Skipped::Zero);
+        } else {
+            let device = self.wanted.metadata.number;
+            self.steps.push(Step::ZeroMetadata { device, length: SUPERBLOCK });
         }
         self.make(Role::Base, base.is_some(), shape::planned(table));
         self.make(Role::Era, era.is_some(), shape::planned_era(table.length(), self.wanted));
