@@ -6,13 +6,15 @@ mod common;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{assert_none_suspended, assert_nothing_of_ours, listed, request};
-use eratrack_dm::{Detached, Host, HostError, Liveness, Moment};
-use eratrack_model::names::StackId;
+use common::{assert_none_suspended, assert_nothing_of_ours, in_flight, listed, request};
+use eratrack_dm::{Detached, EraStatus, Host, HostError, Liveness, Moment};
+use eratrack_model::Era;
+use eratrack_model::names::{Role, StackId};
 use eratrack_model::plan::Step;
+use eratrack_model::record::Record;
 use kit::{Disk, Mount, Volume, VolumeGroup, Writer, run, run_with};
 
 /// "At once" on a loaded machine. Nothing that is refused waits for anybody.
@@ -268,6 +270,139 @@ fn a_suspended_device_is_refused_at_once_until_it_is_resumed() {
     assert_nothing_of_ours(store.path());
     writer.stop_and_verify();
     mount.unmount_and_check("ext4");
+}
+
+/// What a call returned that another thread makes; it must not wait for what is suspended.
+#[track_caller]
+fn returned<T: std::fmt::Debug>(what: &str, call: JoinHandle<T>, resume: impl FnOnce()) -> T {
+    let start = Instant::now();
+    while !call.is_finished() && start.elapsed() < AT_ONCE {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let waits = !call.is_finished();
+    if waits {
+        resume();
+    }
+    let result = call.join().unwrap();
+    assert!(!waits, "{what} waited for the suspended device, then returned {result:?}");
+    result
+}
+
+/// X-era or X-base suspended by somebody else, and a write of the user's that waits there. A
+/// status or a message to X-era would wait too, in a state that no signal ends, and so would the
+/// drain of X, with X suspended: all is refused at once, and X is not touched.
+fn refused_while_suspended(role: Role) {
+    let group = VolumeGroup::new([Disk::new(96).into_backing()]);
+    let volume = group.thick("data", 64);
+    let (store, original) = (kit::metadata_dir(64), volume.table());
+    let host = common::host(store.path());
+    let record = host.attach(&request(&volume, "freeze", "64Ki")).unwrap().record;
+    let base = host.boundary(&record).unwrap();
+    let (tracked, device) = (volume.table(), record.stack.name(role));
+
+    run(&format!("dmsetup suspend --nolockfs {device}"));
+    let resume = || drop(run(&format!("dmsetup resume {device}")));
+    let page = format!("dd if=/dev/zero of={} bs=4096 count=1 oflag=direct", volume.path.display());
+    let writer = thread::spawn(move || run(&format!("{page} seek=48 conv=notrunc")));
+    kit::wait_for("a write that waits", || (in_flight(&volume) > 0).then_some(()));
+    let call = |call: fn(&Host, &Record, Era) -> Result<String, HostError>| {
+        let (host, record) = (host.clone(), record.clone());
+        thread::spawn(move || call(&host, &record, base.era))
+    };
+    let boundary = call(|host, record, _| Ok(format!("{:?}", host.boundary(record)?)));
+    assert_refused(returned("boundary", boundary, resume), "DeviceBusy");
+    let detach = call(|host, record, _| Ok(format!("{:?}", host.detach(&record.stack)?)));
+    assert_refused(returned("detach", detach, resume), "DeviceBusy");
+    if role == Role::Era {
+        let status = call(|host, record, _| Ok(format!("{:?}", host.status(record)?)));
+        let error = returned("status", status, resume).unwrap_err();
+        assert!(error.to_string().contains("suspended"), "{error}");
+        let list = call(|host, record, since| Ok(format!("{:?}", host.changes(record, since)?)));
+        let error = returned("list", list, resume).unwrap_err();
+        assert!(error.to_string().contains("suspended"), "{error}");
+    }
+    assert_eq!(volume.table(), tracked);
+    assert_eq!(in_flight(&volume), 1, "the write waits no longer");
+    resume();
+
+    writer.join().unwrap();
+    assert_none_suspended();
+    assert!(matches!(host.status(&record).unwrap(), EraStatus::Working { .. }));
+    let changes = host.changes(&record, base.era).unwrap();
+    assert_eq!(listed(&changes).into_iter().collect::<Vec<_>>(), [3]);
+    assert!(host.boundary(&record).unwrap().era > base.era);
+    assert_eq!(host.detach(&record.stack).unwrap(), Detached::Restored);
+    assert_eq!(volume.table(), original);
+    assert_nothing_of_ours(store.path());
+}
+
+#[test]
+#[ignore = "kernel tier"]
+fn a_suspended_era_device_is_refused_at_once_until_it_is_resumed() {
+    refused_while_suspended(Role::Era);
+}
+
+#[test]
+#[ignore = "kernel tier"]
+fn a_suspended_base_device_is_refused_at_once_until_it_is_resumed() {
+    refused_while_suspended(Role::Base);
+}
+
+/// Here the node's own filesystem is frozen, the one that the metadata is on, as a backup of the
+/// machine does it. The loop driver writes all the same, so no write of the user's waits; what
+/// writes files of its own, a boundary or a detach, ends after the thaw.
+#[test]
+#[ignore = "kernel tier"]
+fn writes_go_on_while_the_filesystem_of_the_metadata_is_frozen() {
+    let group = VolumeGroup::new([Disk::new(96).into_backing()]);
+    let volume = group.thick("data", 64);
+    let (store, original) = (kit::metadata_dir(64), volume.table());
+    let host = common::host(store.path());
+    let record = host.attach(&request(&volume, "freeze", "64Ki")).unwrap().record;
+    let base = host.boundary(&record).unwrap();
+    let path = volume.path.display().to_string();
+    let write = move |block: u64| {
+        let page = format!("dd if=/dev/zero of={path} bs=4096 count=1 oflag=direct conv=notrunc");
+        thread::spawn(move || run(&format!("{page} seek={}", block * 16)))
+    };
+    write(1).join().unwrap();
+
+    let frozen = Frozen::new(store.path());
+    let thaw = || drop(run(&format!("fsfreeze -u {}", store.path().display())));
+    returned("a write to a marked block", write(1), thaw);
+    for block in [2, 7, 500] {
+        returned("a write to a block that is not marked", write(block), thaw);
+    }
+    let (ours, record) = (host.clone(), Arc::new(record));
+    let read = Arc::clone(&record);
+    let list = thread::spawn(move || ours.changes(&read, base.era));
+    let list = returned("list", list, thaw).unwrap();
+    assert_eq!(listed(&list).into_iter().collect::<Vec<_>>(), [1, 2, 7, 500]);
+    let (ours, bounded) = (host.clone(), Arc::clone(&record));
+    let boundary = thread::spawn(move || ours.boundary(&bounded));
+    kit::wait_for("a boundary that waits for the thaw", || waits(&boundary).then_some(()));
+    returned("a write during a boundary", write(9), thaw);
+    assert_none_suspended();
+    frozen.thaw();
+    assert!(boundary.join().unwrap().unwrap().era > base.era);
+
+    let frozen = Frozen::new(store.path());
+    let ours = host.clone();
+    let detach = thread::spawn(move || ours.detach(&record.stack));
+    kit::wait_for("a detach that waits for the thaw", || waits(&detach).then_some(()));
+    returned("a write during a detach", write(11), thaw);
+    assert_none_suspended();
+    frozen.thaw();
+    assert_eq!(detach.join().unwrap().unwrap(), Detached::Restored);
+    assert_eq!(volume.table(), original);
+    assert_nothing_of_ours(store.path());
+}
+
+/// Whether a thread of this process waits uninterruptibly.
+fn waits<T>(thread: &JoinHandle<T>) -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let states = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    !thread.is_finished() && states.into_iter().any(|stat| stat.contains(") D "))
 }
 
 /// A table of somebody else's in X's slot stays there, and nothing is done until it is gone.

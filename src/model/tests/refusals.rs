@@ -251,10 +251,24 @@ fn a_device_of_ours_that_others_have_open() {
 fn boundaries_of_what_is_not_tracked() {
     let refusal = plan_boundary(&with_x(|_| {})).unwrap_err();
     assert_eq!(refusal.reason(), "NotTracked");
-    let mut machine = whole();
-    machine.era.as_mut().unwrap().suspended = true;
-    let refusal = plan_boundary(&machine.observe()).unwrap_err();
-    assert!(matches!(refusal, Refusal::Suspended { .. }), "a checkpoint would block for ever");
+}
+
+/// A checkpoint would block, and so would the drain of X, with X suspended.
+#[test]
+fn nothing_is_drained_through_a_suspended_device() {
+    for role in Role::ALL {
+        let mut machine = whole();
+        let own = match role {
+            Role::Era => machine.era.as_mut(),
+            Role::Base => machine.base.as_mut(),
+        };
+        own.unwrap().suspended = true;
+        let observed = machine.observe();
+        for plan in [plan_boundary(&observed), plan(&observed, &Desired::Untracked)] {
+            let refusal = plan.unwrap_err();
+            assert!(matches!(refusal, Refusal::Suspended { .. }), "{role}: {refusal}");
+        }
+    }
 }
 
 /// The words are part of the API's interface; docs/reasons.md lists them all.

@@ -87,6 +87,13 @@ pub(crate) fn assert_transaction_ids_agree(group: &VolumeGroup) {
     assert_eq!(lvm, kernel, "the pool's transaction ids differ: LVM {lvm}, kernel {kernel}");
 }
 
+/// Requests that a device has taken and not completed.
+pub(crate) fn in_flight(volume: &Volume) -> usize {
+    let stat = format!("/sys/dev/block/{}/stat", number(volume));
+    let stat = std::fs::read_to_string(stat).unwrap();
+    stat.split_whitespace().nth(8).expect("the kernel counts them").parse().unwrap()
+}
+
 /// A device of nobody's over a disk; writes to the disk take so long.
 pub(crate) struct Scratch {
     pub(crate) volume: Volume,
@@ -110,9 +117,7 @@ impl Scratch {
 
     /// Writes that the device has taken and not completed.
     pub(crate) fn in_flight(&self) -> usize {
-        let stat = format!("/sys/dev/block/{}/stat", number(&self.volume));
-        let stat = std::fs::read_to_string(stat).unwrap();
-        stat.split_whitespace().nth(8).expect("the kernel counts them").parse().unwrap()
+        in_flight(&self.volume)
     }
 }
 

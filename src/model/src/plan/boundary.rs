@@ -12,11 +12,10 @@ pub(super) fn plan(observed: &Observed) -> Result<Plan, Refusal> {
     let volume = situation::volume(observed)?;
     let device = &volume.device;
     let not_tracked = || Refusal::NotTracked { name: device.name.clone() };
-    let Path::ThroughEra { era, base: _ } = situation::path(observed, volume)? else {
+    let Path::ThroughEra { .. } = situation::path(observed, volume)? else {
         return Err(not_tracked());
     };
-    situation::not_suspended(device)?;
-    situation::not_suspended(era)?;
+    situation::can_be_drained(observed, device)?;
     let table = shape::planned(device.live.as_ref().ok_or_else(not_tracked)?);
     let x = device.number;
     let group = situation::lock(volume)?;

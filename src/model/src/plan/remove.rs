@@ -54,7 +54,7 @@ fn restore(
     let (Some(live), Some(original)) = (&device.live, &base.live) else {
         return Err(Refusal::NoTable { name: device.name.clone() });
     };
-    situation::not_suspended(device)?;
+    situation::can_be_drained(observed, device)?;
     let x = device.number;
     let (live, original) = (shape::planned(live), shape::planned(original));
     let group = situation::lock(volume)?;

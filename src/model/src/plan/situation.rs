@@ -83,6 +83,12 @@ pub(super) fn not_suspended(device: &Device) -> Result<(), Refusal> {
     if device.suspended { Err(Refusal::Suspended { name: device.name.clone() }) } else { Ok(()) }
 }
 
+/// Nothing is suspended that X's drain would wait for, with X suspended meanwhile.
+pub(super) fn can_be_drained(observed: &Observed, x: &Device) -> Result<(), Refusal> {
+    let own = Role::ALL.into_iter().filter_map(|role| observed.own(role));
+    std::iter::once(x).chain(own).try_for_each(not_suspended)
+}
+
 /// The group whose lock a plan for X takes; none if X is not LVM's.
 pub(super) fn lock(volume: &Volume) -> Result<Option<VgName>, Refusal> {
     let group = volume.volume_group();
