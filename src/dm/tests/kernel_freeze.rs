@@ -493,7 +493,7 @@ fn an_idle_volume_is_tracked() {
     assert_eq!(open().trim(), "0");
     let record = host.attach(&request(&volume, "freeze", "64Ki")).unwrap().record;
     let boundary = host.boundary(&record).unwrap();
-    assert_eq!(host.changes(&record, boundary.era).unwrap().runs, []);
+    assert!(host.changes(&record, boundary.era).unwrap().runs.is_empty());
     let path = volume.path.display();
     run(&format!("dd if=/dev/zero of={path} bs=64k count=1 seek=7 oflag=direct conv=notrunc"));
     let changes = host.changes(&record, boundary.era).unwrap();

@@ -52,6 +52,18 @@ impl BlockSet {
     }
 }
 
+/// Takes an eighth of a byte for each block up to the highest.
+impl FromIterator<u64> for BlockSet {
+    fn from_iter<I: IntoIterator<Item = u64>>(blocks: I) -> Self {
+        let mut set = Self::default();
+        for block in blocks {
+            set.grow(index(block / 64) + 1);
+            set.words[index(block / 64)] |= 1 << (block % 64);
+        }
+        set
+    }
+}
+
 /// Blocks are fewer than 2^31, so that this never changes a number.
 fn index(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
@@ -117,6 +129,13 @@ mod tests {
         assert_eq!(runs(&[1 << 63, 1]), [(63, 64)]);
         assert_eq!(runs(&[u64::MAX, u64::MAX]), [(0, 127)]);
         assert_eq!(runs(&[0, u64::MAX, 0, 1 << 63]), [(64, 127), (255, 255)]);
+    }
+
+    #[test]
+    fn a_set_is_made_of_blocks_in_any_order() {
+        let blocks: BlockSet = [70, 3, 64, 3].into_iter().collect();
+        assert_eq!(blocks, set(&[0b1000, 0b100_0001]));
+        assert_eq!([].into_iter().collect::<BlockSet>(), set(&[]));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! text and read back.
 
 use std::fmt;
+use std::iter::Peekable;
 use std::str::FromStr;
 
-use era_metadata::Run;
+use era_metadata::{BlockSet, Run, Runs};
 use thiserror::Error;
 
 use crate::units::plain;
@@ -55,11 +56,6 @@ impl RunList {
         Self(runs)
     }
 
-    /// All blocks of a device, in one run; nothing for a device without blocks.
-    pub fn full(nr_blocks: u64) -> Self {
-        Self(nr_blocks.checked_sub(1).map(|last| Run { first: 0, last }).into_iter().collect())
-    }
-
     /// The runs.
     pub fn as_slice(&self) -> &[Run] {
         &self.0
@@ -81,21 +77,91 @@ impl RunList {
         self.0.get(after).is_some_and(|run| run.first <= block)
     }
 
-    /// Every run extended by that many blocks at its end, up to the device's last block.
-    #[must_use]
-    pub fn dilate(&self, by: u64, nr_blocks: u64) -> Self {
-        let end = nr_blocks.saturating_sub(1);
-        let longer = |run: &Run| {
-            let last = run.last.saturating_add(by).min(end).max(run.last);
-            Run { first: run.first, last }
-        };
-        Self::new(self.0.iter().map(longer))
+    /// The runs, in order.
+    pub fn iter(&self) -> std::iter::Copied<std::slice::Iter<'_, Run>> {
+        self.0.iter().copied()
     }
 }
 
-impl From<RunList> for Vec<Run> {
-    fn from(list: RunList) -> Self {
-        list.0
+impl<'a> IntoIterator for &'a RunList {
+    type Item = Run;
+    type IntoIter = std::iter::Copied<std::slice::Iter<'a, Run>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// The blocks of a device that may differ. Kept as one bit a block: on a large device written all
+/// over, a list of runs would take more memory than there is (invariant I7).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChangedBlocks {
+    marked: BlockSet,
+    dilation: u64,
+    nr_blocks: u64,
+}
+
+impl ChangedBlocks {
+    /// What the kernel marked, each run of it extended by `dilation` blocks, up to the last of the
+    /// device's `nr_blocks`.
+    pub fn new(marked: BlockSet, dilation: u64, nr_blocks: u64) -> Self {
+        Self { marked, dilation, nr_blocks }
+    }
+
+    /// Runs in ascending order that neither overlap nor touch; made while they are asked for.
+    pub fn iter(&self) -> Dilated<Runs<'_>> {
+        Dilated::new(self.marked.runs(), self.dilation, self.nr_blocks)
+    }
+
+    /// Whether there is no block.
+    pub fn is_empty(&self) -> bool {
+        self.marked.is_empty()
+    }
+
+    /// How many blocks the runs hold.
+    pub fn blocks(&self) -> u64 {
+        self.iter().map(Run::blocks).sum()
+    }
+}
+
+impl<'a> IntoIterator for &'a ChangedBlocks {
+    type Item = Run;
+    type IntoIter = Dilated<Runs<'a>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Ascending runs, each extended at its end and joined with what it then touches.
+#[derive(Clone, Debug)]
+pub struct Dilated<I: Iterator<Item = Run>> {
+    runs: Peekable<I>,
+    by: u64,
+    end: u64,
+}
+
+impl<I: Iterator<Item = Run>> Dilated<I> {
+    fn new(runs: I, by: u64, nr_blocks: u64) -> Self {
+        Self { runs: runs.peekable(), by, end: nr_blocks.saturating_sub(1) }
+    }
+
+    /// A block beyond the device's end would be a fault elsewhere; it is not hidden here.
+    fn last_of(&self, run: Run) -> u64 {
+        run.last.saturating_add(self.by).min(self.end).max(run.last)
+    }
+}
+
+impl<I: Iterator<Item = Run>> Iterator for Dilated<I> {
+    type Item = Run;
+
+    fn next(&mut self) -> Option<Run> {
+        let run = self.runs.next()?;
+        let mut last = self.last_of(run);
+        while let Some(next) = self.runs.next_if(|next| next.first <= last.saturating_add(1)) {
+            last = last.max(self.last_of(next));
+        }
+        Some(Run { first: run.first, last })
     }
 }
 
@@ -165,17 +231,11 @@ mod tests {
 
     #[test]
     fn dilation_stops_at_the_end_of_the_device() {
-        assert_eq!(list("0,2-3,9").dilate(1, 10), list("0-4,9"));
-        assert_eq!(list("0,5").dilate(u64::MAX, 10), list("0-9"));
-        assert_eq!(list("").dilate(3, 10), list(""));
-        // A block beyond the end would be a fault elsewhere; it is not hidden here.
-        assert_eq!(list("12").dilate(1, 10), list("12"));
-    }
-
-    #[test]
-    fn the_full_list() {
-        assert_eq!(RunList::full(10), list("0-9"));
-        assert_eq!(RunList::full(0), list(""));
+        let dilated = |text: &str, by| RunList::new(Dilated::new(list(text).iter(), by, 10));
+        assert_eq!(dilated("0,2-3,9", 1), list("0-4,9"));
+        assert_eq!(dilated("0,5", u64::MAX), list("0-9"));
+        assert_eq!(dilated("", 3), list(""));
+        assert_eq!(dilated("12", 1), list("12"));
     }
 
     #[test]

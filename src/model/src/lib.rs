@@ -4,7 +4,7 @@
 //!
 //! [`stack::Observed`] + [`stack::Desired`] -> [`plan::plan`] -> [`plan::Plan`], or a
 //! [`refusal::Refusal`] with its reason -> [`check::check`] -> the executor.
-//! Changed blocks -> [`extents::RunList`] -> [`slices::fit`] -> the texts that are published.
+//! [`extents::ChangedBlocks`] -> runs -> [`slices::fit`] -> the texts that are published.
 
 pub mod check;
 pub mod discards;

@@ -6,7 +6,7 @@
 use era_metadata::Run;
 use thiserror::Error;
 
-use crate::extents::{RunList, write_run};
+use crate::extents::write_run;
 
 /// How much text there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,13 +76,13 @@ impl Default for SliceLimits {
 /// Packs the runs, in order, into as few slices as hold them, closing as many of the smallest
 /// gaps as it takes (of equal ones the first). The same input always gives the same output.
 ///
-/// Beside input and output it needs no memory: which gaps to close is found by bisection, one
+/// `runs` ascend, and neither overlap nor touch. They are asked for again and again, and never
+/// kept: beside the output this needs no memory. Which gaps to close is found by bisection, one
 /// pass over the runs for each question.
-pub fn fit(list: &RunList, limits: SliceLimits) -> FittedList {
-    let runs = list.as_slice();
-    let closing = Closing::least(runs, limits);
+pub fn fit<I: Iterator<Item = Run> + Clone>(runs: I, limits: SliceLimits) -> FittedList {
+    let closing = Closing::least(&runs, limits);
     let mut packer = Packer::default();
-    for run in closing.apply(runs) {
+    for run in closing.apply(runs.clone()) {
         packer.add(run, limits);
     }
     let listed_blocks = packer.slices.iter().map(|slice| slice.blocks).sum();
@@ -99,21 +99,21 @@ struct Closing {
 impl Closing {
     const NONE: Self = Self { below: 0, of_that_length: 0 };
 
-    fn least(runs: &[Run], limits: SliceLimits) -> Self {
-        let fits = |closing: &Self| slices_needed(closing.apply(runs), limits) <= limits.slices;
+    fn least<I: Iterator<Item = Run> + Clone>(runs: &I, limits: SliceLimits) -> Self {
+        let fits = |closing: &Self| fits(closing.apply(runs.clone()), limits);
         if fits(&Self::NONE) {
             return Self::NONE;
         }
-        let longest = gaps(runs).max().unwrap_or(0);
+        let longest = gaps(runs.clone()).max().unwrap_or(0);
         let of_all = |length| Self { below: length, of_that_length: u64::MAX };
         let length = least(0, longest, |length| fits(&of_all(length)));
-        let there = gaps(runs).filter(|&gap| gap == length).count() as u64;
+        let there = gaps(runs.clone()).filter(|&gap| gap == length).count() as u64;
         let some = |count| Self { below: length, of_that_length: count };
         some(least(0, there, |count| fits(&some(count))))
     }
 
-    fn apply(self, runs: &[Run]) -> impl Iterator<Item = Run> {
-        let mut runs = runs.iter().copied().peekable();
+    fn apply(self, runs: impl Iterator<Item = Run>) -> impl Iterator<Item = Run> {
+        let mut runs = runs.peekable();
         let mut left = self.of_that_length;
         std::iter::from_fn(move || {
             let mut run = runs.next()?;
@@ -132,7 +132,7 @@ impl Closing {
         gap < self.below
     }
 
-    fn count(self, runs: &[Run]) -> u64 {
+    fn count(self, runs: impl Iterator<Item = Run>) -> u64 {
         let mut left = self.of_that_length;
         gaps(runs).filter(|&gap| self.closes(gap, &mut left)).count() as u64
     }
@@ -143,8 +143,9 @@ fn gap(before: Run, after: Run) -> u64 {
     after.first - before.last - 1
 }
 
-fn gaps(runs: &[Run]) -> impl Iterator<Item = u64> {
-    runs.windows(2).map(|pair| gap(pair[0], pair[1]))
+fn gaps(mut runs: impl Iterator<Item = Run>) -> impl Iterator<Item = u64> {
+    let mut before = runs.next();
+    runs.map(move |run| before.replace(run).map_or(0, |before| gap(before, run)))
 }
 
 /// The least number in between for which `holds`, given that it does for `high`. Where it does
@@ -161,7 +162,8 @@ fn least(mut low: u64, mut high: u64, holds: impl Fn(u64) -> bool) -> u64 {
     high
 }
 
-fn slices_needed(runs: impl Iterator<Item = Run>, limits: SliceLimits) -> usize {
+/// Whether the runs fit as they are; looks no further than to the first that does not.
+fn fits(runs: impl Iterator<Item = Run>, limits: SliceLimits) -> bool {
     let (mut slices, mut used) = (0, limits.bytes_per_slice);
     for run in runs {
         let length = text_length(run);
@@ -171,8 +173,11 @@ fn slices_needed(runs: impl Iterator<Item = Run>, limits: SliceLimits) -> usize 
         } else {
             used += 1 + length;
         }
+        if slices > limits.slices {
+            return false;
+        }
     }
-    slices
+    true
 }
 
 fn text_length(run: Run) -> usize {
@@ -215,10 +220,12 @@ impl SliceText {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extents::RunList;
 
     fn fitted(text: &str, bytes: usize, slices: usize) -> (Vec<String>, u64, u64) {
         let limits = SliceLimits { bytes_per_slice: bytes, slices };
-        let FittedList { slices, listed_blocks, closed_gaps } = fit(&text.parse().unwrap(), limits);
+        let FittedList { slices, listed_blocks, closed_gaps } =
+            fit(text.parse::<RunList>().unwrap().iter(), limits);
         (slices.into_iter().map(|slice| slice.ranges).collect(), listed_blocks, closed_gaps)
     }
 
@@ -240,7 +247,8 @@ mod tests {
     #[test]
     fn a_slice_knows_its_ends_and_its_blocks() {
         let limits = SliceLimits { bytes_per_slice: 5, slices: 2 };
-        let FittedList { slices, .. } = fit(&"0,2-4,30-49".parse().unwrap(), limits);
+        let FittedList { slices, .. } =
+            fit("0,2-4,30-49".parse::<RunList>().unwrap().iter(), limits);
         let [first, second] = &slices[..] else { panic!("two slices, found {slices:?}") };
         assert_eq!((first.first, first.last, first.blocks), (0, 4, 4));
         assert_eq!((second.first, second.last, second.blocks), (30, 49, 20));
@@ -251,7 +259,7 @@ mod tests {
         let limits = SliceLimits::new(SliceLimits::LONGEST_RUN, 1).unwrap();
         let huge = u64::MAX - 1;
         let runs = [0, 7, huge].map(|block| Run { first: block, last: block });
-        let FittedList { slices, listed_blocks, closed_gaps } = fit(&RunList::new(runs), limits);
+        let FittedList { slices, listed_blocks, closed_gaps } = fit(runs.into_iter(), limits);
         assert_eq!(slices.len(), 1);
         assert_eq!((slices[0].ranges.as_str(), closed_gaps), ("0,7,18446744073709551614", 0));
         assert_eq!(listed_blocks, 3);

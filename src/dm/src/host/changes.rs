@@ -2,9 +2,9 @@
 
 use std::fs::File;
 
-use era_metadata::{FileSource, Metadata, View};
+use era_metadata::{BlockSet, FileSource, Metadata, View};
 use eratrack_model::Era;
-use eratrack_model::extents::RunList;
+use eratrack_model::extents::ChangedBlocks;
 use eratrack_model::names::Role;
 use eratrack_model::record::Record;
 use eratrack_model::units::DevNo;
@@ -38,10 +38,10 @@ impl Host {
         self.require_intact(record)?;
         let blocks = record.blocks();
         Ok(Changes {
-            runs: marked.dilate(dilation, blocks).into(),
+            marked: marked.count(),
+            runs: ChangedBlocks::new(marked, dilation, blocks),
             blocks,
             granularity: record.granularity,
-            marked: marked.blocks(),
             read_at: held.era,
             dilation,
             metadata_used: held.used,
@@ -85,13 +85,12 @@ impl Host {
         Ok(self.dm.info(&Lookup::Uuid(record.stack.uuid(Role::Era)))?.number)
     }
 
-    fn read(&self, record: &Record, root: u64, since: Era) -> Result<RunList, HostError> {
+    fn read(&self, record: &Record, root: u64, since: Era) -> Result<BlockSet, HostError> {
         let unreadable = |source| HostError::Metadata { stack: record.stack.clone(), source };
         let device = self.open_metadata(record)?;
         let metadata = Metadata::open(device, View::HeldAt(root)).map_err(unreadable)?;
         verify_geometry(record, metadata.granularity_sectors(), metadata.nr_blocks())?;
-        let changed = metadata.changed_since(since).map_err(unreadable)?;
-        Ok(RunList::new(changed.runs()))
+        metadata.changed_since(since).map_err(unreadable)
     }
 
     fn open_metadata(&self, record: &Record) -> Result<FileSource, HostError> {

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use eratrack_model::Era;
 use eratrack_model::discards::{DiscardLimits, DiscardPolicy};
+use eratrack_model::extents::ChangedBlocks;
 use eratrack_model::names::{DmName, DmUuid, StackId};
 use eratrack_model::record::Record;
 use eratrack_model::table::Table;
 use eratrack_model::units::{DevNo, Granularity, Sectors};
-use eratrack_model::{Era, Run};
 
 use crate::port::DeviceMapper;
 use crate::store::StoreConfig;
@@ -106,8 +107,8 @@ pub struct Boundary {
 /// What may differ since a boundary: always a superset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes {
-    /// Runs of blocks, ascending, with gaps between them.
-    pub runs: Vec<Run>,
+    /// The blocks, as runs that ascend with gaps between them.
+    pub runs: ChangedBlocks,
     /// Blocks the device has.
     pub blocks: u64,
     /// Sectors a block.
@@ -127,7 +128,7 @@ pub struct Changes {
 impl Changes {
     /// How many blocks are listed.
     pub fn changed_blocks(&self) -> u64 {
-        self.runs.iter().map(|run| run.blocks()).sum()
+        self.runs.blocks()
     }
 }
 

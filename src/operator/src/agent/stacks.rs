@@ -3,8 +3,10 @@
 //! Everything here blocks; it is called from blocking tasks only, one operation of a volume at a time.
 
 use eratrack_api::{Device, Granularity, Reason};
+use eratrack_model::Era;
+use eratrack_model::extents::ChangedBlocks;
 use eratrack_model::units::DevNo;
-use eratrack_model::{Era, Run};
+
 use k8s_openapi::jiff::Timestamp;
 
 /// A volume with era in its data path, by its durable record.
@@ -77,8 +79,8 @@ pub(crate) struct Boundary {
 /// What was written since an era.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// The blocks, ascending and apart.
-    pub(crate) runs: Vec<Run>,
+    /// The blocks, as runs that ascend with gaps between them.
+    pub(crate) runs: ChangedBlocks,
     /// How many blocks the kernel marked; `runs` may hold more, never fewer.
     pub(crate) marked_blocks: u64,
 }

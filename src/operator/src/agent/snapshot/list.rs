@@ -3,8 +3,9 @@
 use eratrack_api::changed_block_slice::summary;
 use eratrack_api::{SliceSummary, names};
 use eratrack_model::Run;
-use eratrack_model::extents::RunList;
 use eratrack_model::slices::{FittedList, SliceLimits, SliceText, fit};
+
+use crate::agent::stacks::Changes;
 
 /// What the API server takes: so many texts, each so long.
 fn limits() -> SliceLimits {
@@ -22,12 +23,14 @@ pub(crate) struct List {
 impl List {
     /// Every block of a volume.
     pub(crate) fn full(blocks: u64) -> Self {
-        Self { marked_blocks: blocks, fitted: fit(&RunList::full(blocks), limits()) }
+        let all = blocks.checked_sub(1).map(|last| Run { first: 0, last });
+        Self { marked_blocks: blocks, fitted: fit(all.into_iter(), limits()) }
     }
 
-    /// These blocks, of which the kernel marked so many.
-    pub(crate) fn incremental(runs: &[Run], marked_blocks: u64) -> Self {
-        Self { marked_blocks, fitted: fit(&RunList::new(runs.iter().copied()), limits()) }
+    /// What was changed. Passes over it many times: call it where one may block.
+    pub(crate) fn incremental(changes: &Changes) -> Self {
+        let Changes { runs, marked_blocks } = changes;
+        Self { marked_blocks: *marked_blocks, fitted: fit(runs.iter(), limits()) }
     }
 
     /// The texts.
@@ -54,20 +57,24 @@ impl List {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use eratrack_model::extents::ChangedBlocks;
+
+    fn incremental(blocks: impl Iterator<Item = u64>, marked_blocks: u64) -> List {
+        let runs = ChangedBlocks::new(blocks.collect(), 0, 4_000_000);
+        List::incremental(&Changes { runs, marked_blocks })
+    }
 
     #[test]
     fn full_is_one_range_and_unchanged_is_none() {
         let full = List::full(4000);
         assert_eq!((full.ranges(), full.parts()[0].ranges.as_str()), (1, "0-3999"));
-        let none = List::incremental(&[], 0);
+        let none = incremental([].into_iter(), 0);
         assert_eq!((none.ranges(), none.parts().len(), none.summary().count), (0, 0, 0));
     }
 
     #[test]
     fn too_many_ranges_become_more_blocks_never_fewer() {
-        let runs: Vec<Run> =
-            (0..400_000).map(|index| Run { first: index * 3, last: index * 3 }).collect();
-        let list = List::incremental(&runs, 400_000);
+        let list = incremental((0..400_000).map(|index| index * 3), 400_000);
         assert!(list.listed_blocks() > list.marked_blocks);
         assert!(list.parts().len() <= names::SLICES_MAX as usize);
         assert!(list.parts().iter().all(|part| part.ranges.len() <= names::SLICE_RANGES_MAX));

@@ -195,12 +195,12 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         let Scope::Since(Era(since)) = recorded.scope else {
             return Ok(List::full(blocks));
         };
-        let changes = self
-            .operations
-            .run(Operation::Changes, move |stacks, uid| stacks.changes(uid, Era(since)))
+        self.operations
+            .run(Operation::Changes, move |stacks, uid| {
+                stacks.changes(uid, Era(since)).map(|changes| List::incremental(&changes))
+            })
             .await
-            .map_err(SnapshotError::Read)?;
-        Ok(List::incremental(&changes.runs, changes.marked_blocks))
+            .map_err(SnapshotError::Read)
     }
 
     async fn mend(&self, snapshot: Option<&EraSnapshot>, error: &SnapshotError) -> Outcome {

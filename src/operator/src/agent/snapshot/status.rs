@@ -109,9 +109,11 @@ fn set(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::stacks::Changes;
     use crate::agent::testing::{CHAIN, at, snapshot, tracked};
     use eratrack_api::ObjectRef;
-    use eratrack_model::{Era, Run};
+    use eratrack_model::Era;
+    use eratrack_model::extents::ChangedBlocks;
     use serde_json::json;
 
     fn boundary() -> Boundary {
@@ -136,7 +138,8 @@ mod tests {
         assert_eq!((status.era, status.since_era), (Some(7), Some(4)));
         assert_eq!(status.conditions[0].reason, "Reading");
         snapshot.status = Some(status);
-        let list = List::incremental(&[Run { first: 2, last: 3 }], 2);
+        let runs = ChangedBlocks::new([2, 3].into_iter().collect(), 0, 4);
+        let list = List::incremental(&Changes { runs, marked_blocks: 2 });
         let status = complete(&snapshot, &list, at(22));
         assert_eq!(status.changed_bytes, Some(2 * 262_144));
         assert_eq!(status.changed.as_deref(), Some("1Mi"));

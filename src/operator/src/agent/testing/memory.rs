@@ -8,9 +8,9 @@ use eratrack_api::{
     ChangedBlockSlice, ConditionType, EraSnapshot, EraSnapshotStatus, EraVolume, EraVolumeStatus,
     Reason, condition,
 };
-use eratrack_model::extents::RunList;
+use eratrack_model::Era;
+use eratrack_model::extents::{ChangedBlocks, RunList};
 use eratrack_model::units::DevNo;
-use eratrack_model::{Era, Run};
 use k8s_openapi::api::core::v1::PersistentVolume;
 
 use super::{at, tracked};
@@ -261,9 +261,9 @@ impl Stacks for Memory {
     fn changes(&self, _: &str, since: Era) -> Result<Changes, StackError> {
         self.effect("changes", |inner| {
             let changed = inner.blocks.iter().filter(|(_, era)| **era >= since.0);
-            let runs: Vec<Run> =
-                changed.map(|(&block, _)| Run { first: block, last: block }).collect();
-            Changes { marked_blocks: runs.len() as u64, runs }
+            let marked: era_metadata::BlockSet = changed.map(|(&block, _)| block).collect();
+            let marked_blocks = marked.count();
+            Changes { runs: ChangedBlocks::new(marked, 0, u64::MAX), marked_blocks }
         })
         .map_err(machine)
     }
