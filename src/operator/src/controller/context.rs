@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::events::Events;
 use super::metrics::Metrics;
+use super::volume::Patience;
 use super::world::World;
 
 /// At most this many snapshots a second are created in the cluster.
@@ -39,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) events: Events,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) pacer: Pacer,
+    /// What is made of agents that stay away.
+    pub(crate) patience: Patience,
     /// The time; another one in tests.
     pub(crate) now: fn() -> Timestamp,
 }

@@ -30,9 +30,15 @@ pub(crate) struct Metrics {
     pub(crate) snapshots_created: Counter,
     pub(crate) snapshots_pruned: Counter,
     pub(crate) snapshots_failed: Counter,
+    pub(crate) volumes_let_go: Family<Labels, Counter>,
 }
 
 impl Metrics {
+    /// How many volumes were let go for this cause.
+    pub(crate) fn let_go(&self, cause: &'static str) -> Counter {
+        self.volumes_let_go.get_or_create_owned(&vec![("cause", cause.to_owned())])
+    }
+
     /// Makes them known to a registry, and the gauges over the caches too.
     pub(crate) fn register(&self, registry: &mut Registry, world: &Arc<World>) {
         registry.register("leader", "1 while this process holds the Lease", self.leading.clone());
@@ -60,6 +66,11 @@ impl Metrics {
             "snapshots_failed",
             "Snapshots that the controller ended",
             self.snapshots_failed.clone(),
+        );
+        registry.register(
+            "volumes_let_go",
+            "Volumes whose tracking ended, by why it was over",
+            self.volumes_let_go.clone(),
         );
         registry.register_collector(Box::new(Gauges(world.clone())));
     }

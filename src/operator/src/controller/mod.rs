@@ -95,6 +95,7 @@ fn context(client: Client, world: Arc<World>, settings: Settings) -> Context {
         settings,
         metrics: Arc::new(Metrics::default()),
         pacer: Pacer::default(),
+        patience: volume::Patience::Bounded,
         now: Timestamp::now,
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::api_error::{ApiError, ApiErrorKind};
 use super::context::Context;
 use super::lease::{Candidate, Held, identity};
-use super::volume::{self, Release};
+use super::volume::{self, Patience, Release};
 use super::world::{Work, World, queues};
 use crate::cli::UninstallArgs;
 use crate::exit::Failure;
@@ -66,8 +66,8 @@ async fn take_out(
     let world = Arc::new(world);
     let (queues, work) = queues();
     let pumps = world.pumps(client, &args.namespace, writers, &queues);
-    let context =
-        Arc::new(super::context(client.clone(), world.clone(), super::Settings::default()));
+    let context = super::context(client.clone(), world.clone(), super::Settings::default());
+    let context = Arc::new(Context { patience: Patience::Unbounded, ..context });
     tokio::select! {
         () = pumps => Err(Failure::Incomplete("the watches ended".to_owned())),
         lost = held.keep() => Err(lost),
@@ -94,8 +94,27 @@ async fn all_gone(context: &Arc<Context>, args: &UninstallArgs, work: Work) -> R
             return Err(Failure::Incomplete(left(context, &args.namespace, Duration::ZERO)));
         }
     }
-    println!("all {total} volumes have their original tables back");
+    println!("{}", told(total, |cause| context.metrics.let_go(cause).get()));
     Ok(())
+}
+
+/// What became of so many volumes, given how many of them ended for which cause.
+fn told(total: usize, ended: impl Fn(&'static str) -> u64) -> String {
+    let mut parts =
+        vec![format!("{} of {total} volumes have their original tables back", ended("Detached"))];
+    let others = [
+        ("NeverAssigned", "were never given to an agent"),
+        ("NodeGone", "were on nodes that are gone"),
+        (
+            "OutOfService",
+            "were on nodes that are out of service, and must be restarted before they are used again",
+        ),
+    ];
+    let seen = others.into_iter().map(|(cause, what)| (ended(cause), what));
+    parts.extend(
+        seen.filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")),
+    );
+    parts.join("; ")
 }
 
 async fn delete(client: &Client, volume: &EraVolume) -> Result<(), ApiError> {
@@ -125,7 +144,7 @@ fn left(context: &Context, namespace: &str, after: Duration) -> String {
         .take(NAMED)
         .map(|it| {
             let around = volume::observe(&context.world, it);
-            let why = match volume::decide(it, &around, now) {
+            let why = match volume::decide(it, &around, context.patience, now) {
                 Release::Hold(_, why) => format!("{why}{}", said(it)),
                 Release::NotAsked => {
                     "it was made again meanwhile; delete its EraTracking".to_owned()
@@ -157,4 +176,59 @@ fn said(volume: &EraVolume) -> String {
     attached
         .map(|it| format!(" (Attached={}: {} {})", it.status.as_str(), it.reason, it.message))
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::testing::fake_api::FakeApi;
+    use crate::controller::testing::scene::Scene;
+    use crate::controller::testing::{condition, era_volume};
+
+    /// A volume that is being deleted, whose agent has been away for long.
+    fn abandoned() -> EraVolume {
+        era_volume(
+            "data",
+            json!({
+                "metadata": { "deletionTimestamp": "2026-11-22T10:00:00Z" },
+                "status": { "conditions": [
+                    { "type": "Ready", "status": "Unknown", "reason": "AgentNotReady", "message": "",
+                      "lastTransitionTime": "2026-11-22T10:00:00Z" },
+                    condition("Attached", "True", "Attached"),
+                ] },
+            }),
+        )
+    }
+
+    fn context(api: &FakeApi, volume: &EraVolume, agent_ready: bool) -> Arc<Context> {
+        let context = Scene::new().agent("n1", agent_ready).volume(volume.clone()).context(api);
+        let context = Arc::into_inner(context).expect("nobody else has it");
+        Arc::new(Context { patience: Patience::Unbounded, ..context })
+    }
+
+    #[tokio::test]
+    async fn scenario_a_volume_whose_agent_is_away_is_held_and_named_with_the_remedy() {
+        let (api, volume) = (FakeApi::new(), abandoned());
+        let context = context(&api, &volume, false);
+        volume::reconcile(Arc::new(volume), context.clone()).await.expect("done");
+        assert!(!api.order().contains(&"PATCH eravolumes/data".to_owned()), "{:?}", api.order());
+        let text = left(&context, "eratrack-system", Duration::from_secs(20));
+        for words in ["shop/data", "no agent is ready on node n1; start its pod", "after 20 s"] {
+            assert!(text.contains(words), "{words} is not in: {text}");
+        }
+    }
+
+    #[test]
+    fn what_became_of_the_volumes_is_told_by_cause() {
+        let all = told(2, |cause| u64::from(cause == "Detached") * 2);
+        assert_eq!(all, "2 of 2 volumes have their original tables back");
+        let some = told(3, |_| 1);
+        assert!(
+            some.starts_with("1 of 3 volumes have")
+                && some.contains("1 were on nodes that are gone"),
+            "{some}"
+        );
+    }
 }

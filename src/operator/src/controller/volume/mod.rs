@@ -28,7 +28,7 @@ use super::error::ReconcileError;
 use super::place::Place;
 use super::world::World;
 use ready::Watcher;
-pub(crate) use release::{Cause, Release, is_held};
+pub(crate) use release::{Cause, Patience, Release, is_held};
 
 pub(crate) use apply::node_is_gone;
 
@@ -45,7 +45,7 @@ pub(crate) async fn reconcile(
 ) -> Result<Action, ReconcileError> {
     let now = (context.now)();
     let around = observe(&context.world, &volume);
-    let release = decide(&volume, &around, now);
+    let release = decide(&volume, &around, context.patience, now);
     if let Release::Free(cause) = &release
         && is_held(&volume)
     {
@@ -61,9 +61,14 @@ pub(crate) async fn reconcile(
 }
 
 /// What becomes of the finalizer, by what is around the volume.
-pub(crate) fn decide(volume: &EraVolume, around: &Surroundings, now: Timestamp) -> Release {
+pub(crate) fn decide(
+    volume: &EraVolume,
+    around: &Surroundings,
+    patience: Patience,
+    now: Timestamp,
+) -> Release {
     let agent_ready = matches!(around.watcher, Watcher::Ready(_));
-    release::release(volume, around.node.as_deref(), agent_ready, now)
+    release::release(volume, around.node.as_deref(), agent_ready, patience, now)
 }
 
 /// Looks around.
@@ -133,6 +138,7 @@ async fn free(
         return Ok(Action::requeue(Duration::from_secs(5)));
     }
     apply::let_go(&context.client, volume).await.map_err(ReconcileError::Apply)?;
+    context.metrics.let_go(cause.label()).inc();
     tracing::info!(
         volume = volume.name_any(),
         namespace = volume.namespace(),

@@ -13,6 +13,15 @@ pub(crate) const AGENT_AWAY: SignedDuration = SignedDuration::from_mins(10);
 /// A node that will not run its pods any more, as whoever set the taint vouches.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
+/// What is made of an agent that stays away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// After [`AGENT_AWAY`] its volumes are let go: it comes back one day.
+    Bounded,
+    /// It is waited for: after an uninstallation it never comes back.
+    Unbounded,
+}
+
 /// What becomes of the finalizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Release {
@@ -40,6 +49,17 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
+    /// For metrics.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::NeverAssigned => "NeverAssigned",
+            Self::Detached => "Detached",
+            Self::NodeGone(_) => "NodeGone",
+            Self::OutOfService(_) => "OutOfService",
+            Self::AgentAway(_) => "AgentAway",
+        }
+    }
+
     /// For an event and the log.
     pub(crate) fn message(&self) -> String {
         match self {
@@ -61,6 +81,7 @@ pub(crate) fn release(
     volume: &EraVolume,
     node: Option<&Node>,
     agent_ready: bool,
+    patience: Patience,
     now: Timestamp,
 ) -> Release {
     if volume.metadata.deletion_timestamp.is_none() {
@@ -80,9 +101,11 @@ pub(crate) fn release(
         let why = format!("the agent of node {name} is to put the original table back");
         return Release::Hold(None, why);
     }
-    match away_since(volume).and_then(|since| since.checked_add(AGENT_AWAY).ok()) {
-        Some(end) if end <= now => Release::Free(Cause::AgentAway(name)),
-        end => Release::Hold(end, format!("no agent is ready on node {name}; start its pod")),
+    let why = format!("no agent is ready on node {name}; start its pod");
+    match (patience, away_since(volume).and_then(|since| since.checked_add(AGENT_AWAY).ok())) {
+        (Patience::Unbounded, _) => Release::Hold(None, why),
+        (Patience::Bounded, Some(end)) if end <= now => Release::Free(Cause::AgentAway(name)),
+        (Patience::Bounded, end) => Release::Hold(end, why),
     }
 }
 
@@ -221,14 +244,16 @@ mod tests {
         for (name, volume, node, agent_ready, time, expected) in table {
             let seconds = if time.len() == 5 { ":00" } else { "" };
             let now = at(&format!("2026-11-22T{time}{seconds}Z"));
-            assert_eq!(release(&volume, node, agent_ready, now), expected, "{name}");
+            let decided = release(&volume, node, agent_ready, Patience::Bounded, now);
+            assert_eq!(decided, expected, "{name}");
         }
-        let back = release(&deleted(away), Some(&here), true, at("2026-11-22T13:00:00Z"));
+        let later = at("2026-11-22T13:00:00Z");
+        let back = release(&deleted(away), Some(&here), true, Patience::Bounded, later);
         assert!(
             matches!(back, Release::Hold(None, _)),
             "an agent that is back does it itself: {back:?}"
         );
-        let unsaid = release(&deleted(attached), Some(&here), false, at("2026-11-22T13:00:00Z"));
+        let unsaid = release(&deleted(attached), Some(&here), false, Patience::Bounded, later);
         assert!(
             matches!(unsaid, Release::Hold(None, _)),
             "since when is not written down yet: {unsaid:?}"
@@ -238,7 +263,25 @@ mod tests {
     #[test]
     fn a_volume_that_was_refused_still_waits_for_its_agent() {
         let refused = deleted(status(&[condition("Attached", "False", "SharedFilesystem")]));
-        let release = release(&refused, Some(&node("n1", &[])), true, at("2026-11-22T13:00:00Z"));
+        let later = at("2026-11-22T13:00:00Z");
+        let release = release(&refused, Some(&node("n1", &[])), true, Patience::Bounded, later);
         assert!(matches!(release, Release::Hold(None, _)), "{release:?}");
+    }
+
+    #[test]
+    fn an_uninstallation_lets_no_volume_go_because_its_agent_is_away() {
+        let away = deleted(status(&[
+            condition("Ready", "Unknown", "AgentNotReady"),
+            condition("Attached", "True", "Attached"),
+        ]));
+        let later = at("2026-11-23T13:00:00Z");
+        let here = node("n1", &[]);
+        let held = release(&away, Some(&here), false, Patience::Unbounded, later);
+        assert!(
+            matches!(&held, Release::Hold(None, why) if why.contains("start its pod")),
+            "{held:?}"
+        );
+        let gone = release(&away, None, false, Patience::Unbounded, later);
+        assert_eq!(gone, Release::Free(Cause::NodeGone("n1".into())));
     }
 }
