@@ -30,8 +30,14 @@ const NAMED: usize = 20;
 pub(crate) async fn uninstall(args: UninstallArgs) -> Result<(), Failure> {
     let end = Instant::now() + args.timeout;
     let client = super::connect().await?;
-    if !tracks_anything(&client).await.map_err(Failure::other)? {
-        println!("no volume is tracked");
+    match tracked(&client).await.map_err(Failure::other)? {
+        Tracked::NoSuchKind => {
+            println!("there is no kind EraVolume any more, so no volume is tracked");
+            return Ok(());
+        }
+        // Only once the Lease is ours can none be made.
+        Tracked::Nothing => println!("no volume is tracked"),
+        Tracked::Something => {}
     }
     let candidate =
         Candidate::new(&client, &args.namespace, &args.lease_name, identity("uninstall"));
@@ -46,12 +52,23 @@ pub(crate) async fn uninstall(args: UninstallArgs) -> Result<(), Failure> {
     result
 }
 
-/// Whether there is any EraVolume, or even the kind.
-async fn tracks_anything(client: &Client) -> Result<bool, ApiError> {
+/// What there is to take out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tracked {
+    /// The definition is gone: it goes only after the last EraVolume.
+    NoSuchKind,
+    /// There is no EraVolume.
+    Nothing,
+    /// There are some.
+    Something,
+}
+
+async fn tracked(client: &Client) -> Result<Tracked, ApiError> {
     let api: Api<EraVolume> = Api::all(client.clone());
     match api.list(&ListParams::default().limit(1)).await {
-        Ok(list) => Ok(!list.items.is_empty()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Ok(list) if list.items.is_empty() => Ok(Tracked::Nothing),
+        Ok(_) => Ok(Tracked::Something),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Tracked::NoSuchKind),
         Err(error) => Err(ApiError::new("list", "EraVolumes", error)),
     }
 }
@@ -80,7 +97,7 @@ async fn take_out(
 
 async fn all_gone(context: &Arc<Context>, args: &UninstallArgs, work: Work) -> Result<(), Failure> {
     let world = &context.world;
-    world.filled().await.map_err(Failure::other)?;
+    world.filled_for_volumes().await.map_err(Failure::other)?;
     let volumes = world.volumes.state();
     let total = volumes.len();
     println!("{total} volumes get their original tables back");
@@ -218,6 +235,17 @@ mod tests {
         for words in ["shop/data", "no agent is ready on node n1; start its pod", "after 20 s"] {
             assert!(text.contains(words), "{words} is not in: {text}");
         }
+    }
+
+    #[tokio::test]
+    async fn scenario_a_missing_kind_is_told_from_an_empty_one() {
+        let list = json!({ "metadata": {}, "items": [] });
+        let empty = FakeApi::new().answer("GET v1alpha1/eravolumes", 200, list);
+        assert_eq!(tracked(&empty.client()).await.expect("told"), Tracked::Nothing);
+        let missing = FakeApi::new().refuse("GET v1alpha1/eravolumes", 404, "NotFound", "");
+        assert_eq!(tracked(&missing.client()).await.expect("told"), Tracked::NoSuchKind);
+        let down = FakeApi::new().refuse("GET v1alpha1/eravolumes", 503, "ServiceUnavailable", "");
+        assert!(tracked(&down.client()).await.is_err(), "no answer is no proof");
     }
 
     #[test]

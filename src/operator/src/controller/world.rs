@@ -138,10 +138,15 @@ impl World {
 
     /// Waits until every cache was filled once.
     pub(crate) async fn filled(&self) -> Result<(), reflector::store::WriterDropped> {
+        self.filled_for_volumes().await?;
+        self.trackings.wait_until_ready().await?;
+        self.snapshots.wait_until_ready().await
+    }
+
+    /// Waits until every cache was filled once that decides about EraVolumes; the other definitions may be gone.
+    pub(crate) async fn filled_for_volumes(&self) -> Result<(), reflector::store::WriterDropped> {
         let each: Vec<BoxFuture<'_, _>> = vec![
-            self.trackings.wait_until_ready().boxed(),
             self.volumes.wait_until_ready().boxed(),
-            self.snapshots.wait_until_ready().boxed(),
             self.claims.wait_until_ready().boxed(),
             self.persistent.wait_until_ready().boxed(),
             self.nodes.wait_until_ready().boxed(),
