@@ -105,6 +105,11 @@ impl Schedule {
         }
     }
 
+    /// The first moment at which it is too late for the snapshots of this time.
+    pub(crate) fn end_of(&self, at: Timestamp) -> Option<Timestamp> {
+        at.checked_add(self.starting_deadline + SignedDuration::from_nanos(1)).ok()
+    }
+
     fn local(&self, at: Timestamp) -> Zoned {
         at.to_zoned(self.zone.clone())
     }

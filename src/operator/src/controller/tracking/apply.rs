@@ -8,8 +8,9 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::build::{Doomed, Firing, Plan};
+use super::build::{Doomed, Plan};
 use super::dereference::Inputs;
+use super::firing::Firing;
 use crate::controller::api_error::{ApiError, ApiErrorKind};
 use crate::controller::context::Context;
 

@@ -2,27 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use eratrack_api::{
-    Condition, ConditionType, EraSnapshot, EraSnapshotSpec, EraTracking, EraVolume, EraVolumeSpec,
-    condition, names,
-};
+use eratrack_api::{EraSnapshot, EraTracking, EraVolume, EraVolumeSpec, names};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 
 use super::dereference::Inputs;
+use super::firing::{Firing, fire};
 use super::intent::{self, Intent};
 use super::validate::{Target, Timing, Validated, Verdict};
-use crate::controller::budget::Usage;
-use crate::controller::outcome::{item, outcome};
+use crate::controller::outcome::item;
 use crate::controller::place::Place;
-use crate::controller::retention::{Item, Outcome, expired};
-use crate::controller::schedule::{Due, Schedule, utc_minute};
-
-/// At most this many snapshots are created in one go; the rest follows a second later.
-const BATCH: usize = 20;
-/// How long a scheduled snapshot may take, in seconds.
-const DEADLINE_SECONDS: u32 = 600;
+use crate::controller::retention::{Item, expired};
 
 /// What is to be written.
 #[derive(Debug, Default)]
@@ -46,32 +37,6 @@ pub(crate) struct Doomed {
     pub(crate) name: String,
     /// Its uid.
     pub(crate) uid: String,
-}
-
-/// What the schedule asked for, and what comes of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Firing {
-    /// The time whose snapshots are all there once the plan is carried out.
-    pub(crate) done: Option<Timestamp>,
-    /// The time that was missed.
-    pub(crate) missed: Option<Timestamp>,
-    /// Whether snapshots are left for the next go.
-    pub(crate) throttled: bool,
-    /// Claims left out this time, and why.
-    pub(crate) skipped: Vec<(String, Skip)>,
-    /// The next time the schedule is looked at.
-    pub(crate) next: Option<Timestamp>,
-}
-
-/// Why a claim gets no snapshot this time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Skip {
-    /// It is not attached, so there is nothing to make a boundary of.
-    NotAttached,
-    /// Another of its snapshots is under way.
-    Pending(String),
-    /// Its lists, or those of the cluster, take too much room; with the figures.
-    Budget(String),
 }
 
 /// Decides it.
@@ -149,7 +114,7 @@ fn fits(volume: &EraVolume, target: &Target) -> bool {
 }
 
 /// What everything made for an EraTracking carries.
-fn metadata(tracking: &EraTracking, name: &str) -> ObjectMeta {
+pub(super) fn metadata(tracking: &EraTracking, name: &str) -> ObjectMeta {
     let labels = [
         (names::LABEL_TRACKING, tracking.name_any()),
         (names::LABEL_MANAGED_BY, names::MANAGED_BY.to_owned()),
@@ -208,100 +173,6 @@ fn unwanted(inputs: &Inputs, validated: &Validated) -> Vec<Doomed> {
 
 fn doomed(object: &impl ResourceExt) -> Doomed {
     Doomed { name: object.name_any(), uid: object.uid().unwrap_or_default() }
-}
-
-/// The time that the schedule was announced for, if nothing of the spec changed since: nobody asked for one before.
-fn announced(tracking: &EraTracking) -> Option<Timestamp> {
-    let status = tracking.status.as_ref()?;
-    let generation = tracking.metadata.generation.and_then(|it| u64::try_from(it).ok());
-    let current = status.observed_generation == generation;
-    status.next_snapshot_time.as_ref().filter(|_| current).map(|time| time.0)
-}
-
-fn fire(
-    inputs: &Inputs,
-    validated: &Validated,
-    schedule: &Schedule,
-    now: Timestamp,
-) -> (Vec<EraSnapshot>, Firing) {
-    let next = schedule.next_after(now);
-    let Some(announced) = announced(&inputs.tracking) else {
-        return (Vec::new(), Firing { next, ..Firing::default() });
-    };
-    // What was announced is not done; everything before it is.
-    let done = announced.checked_sub(jiff::SignedDuration::from_nanos(1)).unwrap_or(announced);
-    match schedule.due(done, now) {
-        Due::Nothing => (Vec::new(), Firing { next, ..Firing::default() }),
-        Due::Missed(at) => (Vec::new(), Firing { missed: Some(at), next, ..Firing::default() }),
-        Due::Fire(at) => {
-            let (mut create, skipped) = snapshots(inputs, validated, at);
-            let throttled = create.len() > BATCH;
-            create.truncate(BATCH);
-            let firing = Firing {
-                done: (!throttled).then_some(at),
-                missed: None,
-                throttled,
-                skipped,
-                next: if throttled { Some(at) } else { next },
-            };
-            (create, firing)
-        }
-    }
-}
-
-/// The snapshots of one time that are not there yet, and the claims that get none.
-fn snapshots(
-    inputs: &Inputs,
-    validated: &Validated,
-    at: Timestamp,
-) -> (Vec<EraSnapshot>, Vec<(String, Skip)>) {
-    let (mut create, mut skipped) = (Vec::new(), Vec::new());
-    let cluster_full = inputs.usage.cluster_full();
-    for (claim, verdict) in &validated.claims {
-        if !matches!(verdict, Verdict::Track(_)) {
-            continue;
-        }
-        let name = names::scheduled_snapshot_name(claim, &utc_minute(at));
-        let theirs = || inputs.snapshots.iter().filter(|it| it.spec.claim_name == *claim);
-        if theirs().any(|it| it.name_any() == name) {
-            continue;
-        }
-        match skip(inputs, claim, cluster_full.as_ref()) {
-            Some(skip) => skipped.push((claim.clone(), skip)),
-            None => create.push(snapshot(&inputs.tracking, claim, &name)),
-        }
-    }
-    (create, skipped)
-}
-
-fn skip(inputs: &Inputs, claim: &str, cluster_full: Option<&String>) -> Option<Skip> {
-    if !inputs.volumes.get(claim).is_some_and(|volume| attached(volume)) {
-        return Some(Skip::NotAttached);
-    }
-    let theirs = || inputs.snapshots.iter().filter(|it| it.spec.claim_name == claim);
-    let under_way = theirs()
-        .find(|it| it.metadata.deletion_timestamp.is_none() && outcome(it) == Outcome::Pending);
-    if let Some(pending) = under_way {
-        return Some(Skip::Pending(pending.name_any()));
-    }
-    cluster_full
-        .cloned()
-        .or_else(|| Usage::of(theirs().map(AsRef::as_ref)).volume_full())
-        .map(Skip::Budget)
-}
-
-/// By the agent's last word: an agent that is away for a moment comes back before the snapshot's deadline.
-fn attached(volume: &EraVolume) -> bool {
-    let conditions: &[Condition] = volume.status.as_ref().map_or(&[], |status| &status.conditions);
-    volume.metadata.deletion_timestamp.is_none()
-        && condition::is_true(conditions, ConditionType::Attached)
-}
-
-fn snapshot(tracking: &EraTracking, claim: &str, name: &str) -> EraSnapshot {
-    let spec = EraSnapshotSpec { claim_name: claim.to_owned(), deadline_seconds: DEADLINE_SECONDS };
-    let mut snapshot = EraSnapshot::new(name, spec);
-    snapshot.metadata = metadata(tracking, name);
-    snapshot
 }
 
 /// Scheduled snapshots of this EraTracking that have served their time; none while it has no schedule.

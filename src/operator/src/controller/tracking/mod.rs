@@ -4,13 +4,14 @@
 //! |---|---|---|
 //! | what decides about it | `dereference` | caches |
 //! | what becomes of each claim, what the schedule asks | `validate`, with `intent` | none |
-//! | what is to be written | `build` | none |
+//! | what is to be written | `build`, with `firing` | none |
 //! | writing it | `apply` | required |
 //! | what the user reads | `status` | required to write it |
 
 mod apply;
 mod build;
 mod dereference;
+mod firing;
 mod intent;
 mod status;
 #[cfg(test)]
@@ -33,8 +34,8 @@ use super::error::ReconcileError;
 
 /// However far the next scheduled time is, the clock is looked at this often: it may be set.
 const LOOK: Duration = Duration::from_secs(300);
-/// When the rest of many snapshots follows.
-const REST: Duration = Duration::from_secs(1);
+/// The soonest that it is looked at again.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Brings everything made for an EraTracking to what it asks for.
 pub(crate) async fn reconcile(
@@ -51,7 +52,7 @@ pub(crate) async fn reconcile(
     let plan = build::build(&inputs, &validated, now);
     let applied = apply::apply(&context, &inputs, plan).await.map_err(ReconcileError::Apply)?;
     let status = status::status(&inputs, &validated, &applied, now);
-    let action = again(&status, applied.firing.throttled, now);
+    let action = again(applied.firing.look, now);
     write(&context, &inputs.tracking, status).await.map_err(ReconcileError::Status)?;
     if applied.made > 0 {
         let note = format!("{} EraVolumes made", applied.made);
@@ -60,17 +61,10 @@ pub(crate) async fn reconcile(
     Ok(action)
 }
 
-fn again(status: &EraTrackingStatus, throttled: bool, now: Timestamp) -> Action {
-    if throttled {
-        return Action::requeue(REST);
-    }
-    match &status.next_snapshot_time {
-        Some(next) => {
-            let wait = Duration::try_from(next.0.duration_since(now)).unwrap_or(REST);
-            Action::requeue(wait.min(LOOK))
-        }
-        None => Action::await_change(),
-    }
+fn again(look: Option<Timestamp>, now: Timestamp) -> Action {
+    let Some(at) = look else { return Action::await_change() };
+    let wait = Duration::try_from(at.duration_since(now)).unwrap_or(SOON);
+    Action::requeue(wait.clamp(SOON, LOOK))
 }
 
 /// Writes the status if it is another, and sends events for what changed in it.

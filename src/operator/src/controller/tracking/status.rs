@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::apply::Applied;
-use super::build::Skip;
 use super::dereference::Inputs;
+use super::firing::Skip;
 use super::validate::{Timing, Validated, Verdict};
 use crate::controller::outcome::{item, outcome};
 use crate::controller::place::Place;
@@ -78,7 +78,7 @@ pub(crate) fn status(
         intact: Some(number(count(ConditionType::TrackingIntact))),
         changed: changed_bytes.map(size::for_people),
         changed_bytes,
-        last_schedule_time: applied.firing.done.map(Time).or(old.last_schedule_time),
+        last_schedule_time: applied.firing.fired.map(Time).or(old.last_schedule_time),
         last_snapshot_time: last.map(|it| it.time.clone()).max_by_key(|time| time.0),
         next_snapshot_time: applied.firing.next.map(Time),
         conditions,
@@ -241,34 +241,50 @@ fn current(
         }
         Timing::Follow(_) => match said(&overdue(inputs, applied, volumes)) {
             Some((reason, message)) => Word(ConditionStatus::False, reason, message),
-            None => kept(inputs, applied).unwrap_or_else(|| {
-                let message = "the snapshots that were due are complete or under way";
-                Word(ConditionStatus::True, Reason::OnSchedule, message.into())
-            }),
+            None => kept(inputs, applied).unwrap_or_else(|| on_schedule(applied)),
         },
+    }
+}
+
+fn on_schedule(applied: &Applied) -> Word {
+    let waiting =
+        applied.firing.skipped.iter().map(|(claim, skip)| format!("{claim}: {}", worded(skip)));
+    let waiting: Vec<String> = waiting.take(NAMED).collect();
+    let message = if waiting.is_empty() {
+        "the snapshots that were due are complete or under way".to_owned()
+    } else {
+        format!(
+            "snapshots that are due wait, within spec.snapshots.startingDeadlineSeconds: {}",
+            waiting.join("; ")
+        )
+    };
+    Word(ConditionStatus::True, Reason::OnSchedule, message)
+}
+
+fn worded(skip: &Skip) -> String {
+    match skip {
+        Skip::NotAttached => "its volume is not attached".to_owned(),
+        Skip::Pending(other) => format!("{other} is still under way"),
+        Skip::Budget(message) => message.clone(),
     }
 }
 
 fn overdue(inputs: &Inputs, applied: &Applied, volumes: &[Arc<EraVolume>]) -> Vec<Problem> {
     let firing = &applied.firing;
     let mut problems = Vec::new();
-    problems.extend(firing.missed.map(|at| {
-        let message = format!(
-            "{at} passed by more than spec.snapshots.startingDeadlineSeconds without a snapshot"
-        );
-        Problem::new(Reason::SnapshotOverdue, message)
+    problems.extend(firing.overdue.iter().map(|(claim, at, skip)| {
+        let why = skip.as_ref().map_or("the controller came too late".to_owned(), worded);
+        let message =
+            format!("no snapshot of {at} in time (spec.snapshots.startingDeadlineSeconds): {why}");
+        Problem::of(claim, Reason::SnapshotOverdue, &message)
     }));
     if firing.throttled {
         let message = "more snapshots are due than may be created at once; they follow one by one";
         problems.push(Problem::new(Reason::Throttled, message));
     }
     problems.extend(firing.skipped.iter().filter_map(|(claim, skip)| match skip {
-        // Said by Ready, with the reason.
-        Skip::NotAttached => None,
-        Skip::Pending(other) => {
-            let message = format!("left out, since {other} is still under way");
-            Some(Problem::of(claim, Reason::SnapshotOverdue, &message))
-        }
+        // It may still come in time.
+        Skip::NotAttached | Skip::Pending(_) => None,
         Skip::Budget(message) => Some(Problem::of(claim, Reason::StorageBudget, message)),
     }));
     problems.extend(volumes.iter().filter_map(|volume| failed(inputs, &volume.name_any())));
@@ -305,7 +321,7 @@ fn kept(inputs: &Inputs, applied: &Applied) -> Option<Word> {
     let generation = inputs.tracking.metadata.generation.and_then(|it| u64::try_from(it).ok());
     let stays = of_a_firing
         && old.status == ConditionStatus::False
-        && applied.firing.done.is_none()
+        && !applied.firing.done
         && old.observed_generation == generation;
     stays.then(|| Word(ConditionStatus::False, reason, old.message.clone()))
 }

@@ -12,8 +12,9 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::apply::Applied;
-use super::build::{Firing, Plan, Skip, build};
+use super::build::{Plan, build};
 use super::dereference::{Inputs, dereference};
+use super::firing::{Firing, Skip};
 use super::validate::{Validated, Verdict, validate};
 use super::{reconcile, status};
 use crate::controller::context::Settings;
@@ -316,13 +317,72 @@ fn the_schedule_makes_a_snapshot_of_each_attached_volume() {
         ("refused".to_owned(), Skip::NotAttached),
     ];
     let at = |text: &str| text.parse::<Timestamp>().ok();
+    // Those two may still be made, until the next time or the starting deadline, whichever is sooner.
     let expected = Firing {
-        done: at("2026-11-22T12:00:00Z"),
+        fired: at("2026-11-22T12:00:00Z"),
         skipped,
-        next: at("2026-11-22T12:05:00Z"),
+        next: at("2026-11-22T12:00:00Z"),
+        look: at("2026-11-22T12:05:00Z"),
         ..Firing::default()
     };
     assert_eq!(plan.firing, expected);
+}
+
+/// The status of `*/5` with a claim that is well and one that is not attached, after some time, given what was said before.
+fn with_one_detached(announced: &str, over: Value, now: &str) -> (Plan, EraTrackingStatus) {
+    let detached = tracked("late", &[condition("Attached", "False", "NotInUse")]);
+    let old = with_creation(healthy("data"));
+    let scene = Scene::new().bound(&["data", "late"]).volume(old).volume(with_creation(detached));
+    let made = complete("data-202611221200", "data", 59);
+    let tracking =
+        with(scheduled("*/5 * * * *", 3), json!({ "status": { "nextSnapshotTime": announced } }));
+    let inputs = inputs(scene.snapshot(made), with(tracking, over));
+    let now = now.parse().expect("a time");
+    let validated = validate(&inputs, Settings::default(), now);
+    let plan = build(&inputs, &validated, now);
+    let applied = Applied { volumes: inputs.volumes.clone(), firing: plan.firing.clone(), made: 0 };
+    let status = status::status(&inputs, &validated, &applied, now);
+    (plan, status)
+}
+
+/// Created well before everything here.
+fn with_creation(volume: EraVolume) -> EraVolume {
+    let value = serde_json::to_value(volume).expect("JSON");
+    object(merged(value, json!({ "metadata": { "creationTimestamp": "2026-11-01T00:00:00Z" } })))
+}
+
+#[test]
+fn a_volume_that_is_not_attached_in_time_makes_its_snapshot_overdue() {
+    let (noon, hour) =
+        ("2026-11-22T12:00:00Z", json!({ "spec": { "snapshots": { "schedule": "0 * * * *" } } }));
+    let (plan, status) = with_one_detached(noon, hour.clone(), "2026-11-22T12:04:00Z");
+    assert!(!plan.firing.done && plan.create.is_empty(), "{:?}", plan.firing);
+    assert_eq!(
+        plan.firing.next.map(|it| it.to_string()).as_deref(),
+        Some(noon),
+        "it stays announced"
+    );
+    assert_eq!(said(&status, "SnapshotCurrent"), "True OnSchedule");
+    assert!(
+        message(&status, "SnapshotCurrent").contains("late: its volume is not attached"),
+        "{status:?}"
+    );
+
+    let (plan, status) = with_one_detached(noon, hour, "2026-11-22T12:05:01Z");
+    assert_eq!(plan.firing.next.map(|it| it.to_string()).as_deref(), Some("2026-11-22T13:00:00Z"));
+    assert_eq!(said(&status, "SnapshotCurrent"), "False SnapshotOverdue");
+    let text = message(&status, "SnapshotCurrent");
+    assert!(text.contains("late: ") && text.contains(noon) && !text.contains("data"), "{text}");
+}
+
+#[test]
+fn a_schedule_that_is_faster_than_the_starting_deadline_tells_what_is_overdue_too() {
+    let minutes = json!({ "spec": { "snapshots": { "schedule": "* * * * *" } } });
+    let (plan, status) = with_one_detached("2026-11-22T12:00:00Z", minutes, "2026-11-22T12:01:00Z");
+    assert_eq!(names(&plan.create), ["data-202611221201"]);
+    assert_eq!(said(&status, "SnapshotCurrent"), "False SnapshotOverdue");
+    let text = message(&status, "SnapshotCurrent");
+    assert!(text.contains("late: no snapshot of 2026-11-22T12:00:00Z"), "{text}");
 }
 
 #[test]
@@ -339,7 +399,7 @@ fn nothing_fires_that_was_not_announced() {
     for (name, over) in cases {
         let scene = Scene::new().bound(&["data"]).volume(healthy("data"));
         let (_, plan) = planned(&inputs(scene, with(scheduled("*/5 * * * *", 3), over)));
-        assert_eq!((plan.create.len(), plan.firing.done), (0, None), "{name}");
+        assert_eq!((plan.create.len(), plan.firing.fired), (0, None), "{name}");
     }
 }
 
@@ -352,7 +412,7 @@ fn many_snapshots_follow_one_by_one() {
     let inputs_ = inputs(scene, scheduled("*/5 * * * *", 3));
     let (_, plan) = planned(&inputs_);
     assert_eq!(plan.create.len(), 20);
-    assert!(plan.firing.throttled && plan.firing.done.is_none());
+    assert!(plan.firing.throttled && !plan.firing.done);
     let status = status_of(&inputs_);
     assert_eq!(said(&status, "SnapshotCurrent"), "False Throttled");
     assert_eq!(
@@ -367,7 +427,7 @@ fn many_snapshots_follow_one_by_one() {
     });
     let (_, rest) = planned(&inputs(scene, scheduled("*/5 * * * *", 3)));
     assert_eq!((rest.create.len(), rest.firing.throttled), (5, false));
-    assert!(rest.firing.done.is_some());
+    assert!(rest.firing.done);
 }
 
 fn complete(name: &str, claim: &str, minute: u32) -> eratrack_api::EraSnapshot {
