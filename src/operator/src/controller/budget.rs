@@ -7,7 +7,13 @@ const CLUSTER_BYTES: u64 = 256 << 20;
 /// The most snapshots and slices in a cluster.
 const CLUSTER_OBJECTS: u64 = 100_000;
 /// The most bytes of lists of one volume.
-const VOLUME_BYTES: u64 = 4 << 20;
+pub(crate) const VOLUME_BYTES: u64 = 4 << 20;
+
+/// What a snapshot's list takes.
+pub(crate) fn list_bytes(snapshot: &EraSnapshot) -> u64 {
+    let slices = snapshot.status.as_ref().and_then(|status| status.slices.as_ref());
+    slices.map_or(0, |it| it.bytes)
+}
 
 /// What some snapshots and their slices take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,7 +28,7 @@ impl Usage {
         snapshots.into_iter().fold(Self::default(), |sum, snapshot| {
             let slices = snapshot.status.as_ref().and_then(|status| status.slices.as_ref());
             Self {
-                bytes: sum.bytes.saturating_add(slices.map_or(0, |it| it.bytes)),
+                bytes: sum.bytes.saturating_add(list_bytes(snapshot)),
                 objects: sum.objects + 1 + slices.map_or(0, |it| u64::from(it.count)),
             }
         })

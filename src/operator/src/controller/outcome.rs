@@ -3,6 +3,7 @@
 use eratrack_api::{ConditionType, EraSnapshot, Reason, condition};
 use kube::ResourceExt;
 
+use super::budget::list_bytes;
 use super::retention::{Item, Outcome};
 
 /// What has become of a snapshot. One that lost its slices is of no more use than one that failed.
@@ -26,6 +27,7 @@ pub(crate) fn item(snapshot: &EraSnapshot) -> Item<'_> {
         name: snapshot.metadata.name.as_deref().unwrap_or_default(),
         created: created(snapshot),
         outcome: outcome(snapshot),
+        bytes: list_bytes(snapshot),
     }
 }
 

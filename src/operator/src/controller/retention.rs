@@ -31,31 +31,58 @@ pub(crate) struct Item<'a> {
     pub(crate) created: Timestamp,
     /// What has become of it.
     pub(crate) outcome: Outcome,
+    /// What its list takes.
+    pub(crate) bytes: u64,
 }
 
-/// The snapshots to delete, in the order to delete them in; `keep` complete ones stay, and at least one.
-pub(crate) fn expired<'a>(items: &[Item<'a>], keep: usize) -> Vec<&'a str> {
+/// What is kept of one claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Keep {
+    /// So many complete snapshots, and at least one.
+    pub(crate) last: usize,
+    /// Less than so many bytes of lists, but for the newest snapshot, which stays whatever it takes.
+    pub(crate) bytes: u64,
+}
+
+/// The snapshots to delete, in the order to delete them in.
+pub(crate) fn expired<'a>(items: &[Item<'a>], keep: Keep) -> Vec<&'a str> {
     let mut complete = by_age(items, |outcome| match outcome {
         Outcome::Complete(at) => Some(at),
         Outcome::Failed | Outcome::Pending => None,
     });
+    let fitting = fitting(&complete, keep.bytes);
     let mut failed = items
         .iter()
         .filter(|item| item.outcome == Outcome::Failed)
         .map(|item| (item.created, item.name))
         .collect::<Vec<_>>();
     failed.sort_unstable();
-    drop_newest(&mut complete, keep.max(1));
+    drop_newest(&mut complete, keep.last.min(fitting).max(1));
     drop_newest(&mut failed, KEEP_FAILED);
-    complete.into_iter().chain(failed).map(|(_, name)| name).collect()
+    complete
+        .into_iter()
+        .map(|(_, name, _)| name)
+        .chain(failed.into_iter().map(|(_, name)| name))
+        .collect()
+}
+
+/// How many of the newest take less than so much together.
+fn fitting(oldest_first: &[(Timestamp, &str, u64)], bytes: u64) -> usize {
+    let sums = oldest_first.iter().rev().scan(0_u64, |sum, (_, _, bytes)| {
+        *sum = sum.saturating_add(*bytes);
+        Some(*sum)
+    });
+    sums.take_while(|sum| *sum < bytes).count()
 }
 
 fn by_age<'a>(
     items: &[Item<'a>],
     time: impl Fn(Outcome) -> Option<Timestamp>,
-) -> Vec<(Timestamp, &'a str)> {
-    let mut aged: Vec<_> =
-        items.iter().filter_map(|item| Some((time(item.outcome)?, item.name))).collect();
+) -> Vec<(Timestamp, &'a str, u64)> {
+    let mut aged: Vec<_> = items
+        .iter()
+        .filter_map(|item| Some((time(item.outcome)?, item.name, item.bytes)))
+        .collect();
     aged.sort_unstable();
     aged
 }
@@ -80,20 +107,24 @@ mod tests {
     }
 
     fn complete(name: &str, at: i64) -> Item<'_> {
-        Item { name, created: second(at), outcome: Outcome::Complete(second(at)) }
+        Item { name, created: second(at), outcome: Outcome::Complete(second(at)), bytes: 0 }
+    }
+
+    fn last(last: usize) -> Keep {
+        Keep { last, bytes: u64::MAX }
     }
 
     fn other(name: &str, at: i64, outcome: Outcome) -> Item<'_> {
-        Item { name, created: second(at), outcome }
+        Item { name, created: second(at), outcome, bytes: 0 }
     }
 
     #[test]
     fn the_oldest_go_first() {
         let items = [complete("c", 3), complete("a", 1), complete("b", 2)];
-        assert_eq!(expired(&items, 1), ["a", "b"]);
-        assert_eq!(expired(&items, 3), [""; 0]);
+        assert_eq!(expired(&items, last(1)), ["a", "b"]);
+        assert_eq!(expired(&items, last(3)), [""; 0]);
         assert_eq!(
-            expired(&items, 0),
+            expired(&items, last(0)),
             ["a", "b"],
             "never the last one, which is the next one's base"
         );
@@ -106,7 +137,23 @@ mod tests {
             .into();
         items.push(other("p", 0, Outcome::Pending));
         items.push(complete("c", 5));
-        assert_eq!(expired(&items, 1), ["f1"]);
+        assert_eq!(expired(&items, last(1)), ["f1"]);
+    }
+
+    #[test]
+    fn lists_that_take_too_much_go_first_and_the_newest_never() {
+        let of = |name, at, bytes| Item { bytes, ..complete(name, at) };
+        let items = [of("a", 1, 10), of("b", 2, 500), of("c", 3, 400), of("d", 4, 99)];
+        let table: [(u64, &[&str]); 5] = [
+            (1010, &[]),
+            (1009, &["a"]),
+            (999, &["a", "b"]),
+            (99, &["a", "b", "c"]),
+            (0, &["a", "b", "c"]),
+        ];
+        for (bytes, expected) in table {
+            assert_eq!(expired(&items, Keep { last: 9, bytes }), expected, "{bytes}");
+        }
     }
 
     #[test]
@@ -156,7 +203,7 @@ mod tests {
         #[test]
         fn pruning_never_breaks_a_remaining_chain(links in chain(), keep in 1_usize..10, stop in 0_usize..40) {
             let items: Vec<_> = links.iter().filter(|l| l.scheduled).map(|l| complete(&l.name, l.at)).collect();
-            let gone: Vec<String> = expired(&items, keep).into_iter().take(stop).map(String::from).collect();
+            let gone: Vec<String> = expired(&items, last(keep)).into_iter().take(stop).map(String::from).collect();
             let left: Vec<_> = links.iter().filter(|l| !gone.contains(&l.name)).cloned().collect();
             prop_assert!(whole(&links));
             prop_assert!(whole(&left), "after {gone:?}: {left:?}");

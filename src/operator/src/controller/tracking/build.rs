@@ -1,7 +1,5 @@
 //! Step 3, pure: what is to be written for one EraTracking, as data. Step 4 makes no choices.
 
-use std::collections::BTreeMap;
-
 use eratrack_api::{EraSnapshot, EraTracking, EraVolume, EraVolumeSpec, names};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -10,10 +8,9 @@ use kube::{Resource, ResourceExt};
 use super::dereference::Inputs;
 use super::firing::{Firing, fire};
 use super::intent::{self, Intent};
+use super::prune::prune;
 use super::validate::{Target, Timing, Validated, Verdict};
-use crate::controller::outcome::item;
 use crate::controller::place::Place;
-use crate::controller::retention::{Item, expired};
 
 /// What is to be written.
 #[derive(Debug, Default)]
@@ -41,15 +38,16 @@ pub(crate) struct Doomed {
 
 /// Decides it.
 pub(crate) fn build(inputs: &Inputs, validated: &Validated, now: Timestamp) -> Plan {
+    let prune = prune(inputs, validated);
     let (create, firing) = match &validated.timing {
-        Timing::Follow(schedule) => fire(inputs, validated, schedule, now),
+        Timing::Follow(schedule) => fire(inputs, validated, schedule, &prune, now),
         Timing::ByHand | Timing::Suspended | Timing::Impossible(_) => Default::default(),
     };
     Plan {
         apply: wanted(inputs, validated),
         remove: unwanted(inputs, validated),
         create,
-        prune: prune(inputs, validated),
+        prune,
         firing,
     }
 }
@@ -140,7 +138,7 @@ fn owners(object: &impl ResourceExt) -> Vec<&str> {
     object.owner_references().iter().map(|owner| owner.uid.as_str()).collect()
 }
 
-fn owned_by(object: &impl ResourceExt, tracking: &EraTracking) -> bool {
+pub(super) fn owned_by(object: &impl ResourceExt, tracking: &EraTracking) -> bool {
     let mine = |owner: &OwnerReference| Some(&owner.uid) == tracking.metadata.uid.as_ref();
     object.owner_references().iter().any(mine)
 }
@@ -171,25 +169,6 @@ fn unwanted(inputs: &Inputs, validated: &Validated) -> Vec<Doomed> {
     gone.map(|volume| doomed(volume.as_ref())).collect()
 }
 
-fn doomed(object: &impl ResourceExt) -> Doomed {
+pub(super) fn doomed(object: &impl ResourceExt) -> Doomed {
     Doomed { name: object.name_any(), uid: object.uid().unwrap_or_default() }
-}
-
-/// Scheduled snapshots of this EraTracking that have served their time; none while it has no schedule.
-fn prune(inputs: &Inputs, validated: &Validated) -> Vec<Doomed> {
-    if inputs.tracking.spec.snapshots.is_none() {
-        return Vec::new();
-    }
-    let mut by_claim: BTreeMap<&str, Vec<Item<'_>>> = BTreeMap::new();
-    for snapshot in &inputs.snapshots {
-        if snapshot.metadata.deletion_timestamp.is_none()
-            && owned_by(snapshot.as_ref(), &inputs.tracking)
-        {
-            by_claim.entry(&snapshot.spec.claim_name).or_default().push(item(snapshot));
-        }
-    }
-    let names = by_claim.values().flat_map(|items| expired(items, validated.keep));
-    let find =
-        |name: &str| inputs.snapshots.iter().find(|it| it.metadata.name.as_deref() == Some(name));
-    names.filter_map(find).map(|snapshot| doomed(snapshot.as_ref())).collect()
 }

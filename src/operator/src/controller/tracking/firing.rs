@@ -10,7 +10,7 @@ use eratrack_api::{
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-use super::build::metadata;
+use super::build::{Doomed, metadata};
 use super::dereference::Inputs;
 use super::validate::{Validated, Verdict};
 use crate::controller::budget::Usage;
@@ -37,12 +37,15 @@ pub(crate) struct Firing {
     /// Claims without a snapshot of that time, and why.
     pub(crate) skipped: Vec<(String, Skip)>,
     /// Claims whose snapshot of this earlier time is not made any more, and why.
-    pub(crate) overdue: Vec<(String, Timestamp, Option<Skip>)>,
+    pub(crate) overdue: Vec<Overdue>,
     /// The time whose snapshots are announced.
     pub(crate) next: Option<Timestamp>,
     /// When the schedule is to be looked at again.
     pub(crate) look: Option<Timestamp>,
 }
+
+/// A claim, the time that it has no snapshot of, and why, if that can still be told.
+pub(crate) type Overdue = (String, Timestamp, Option<Skip>);
 
 /// Why a claim gets no snapshot now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,13 +68,24 @@ impl Skip {
     }
 }
 
-/// Decides what is made now.
+/// What decides about a firing.
+#[derive(Clone, Copy)]
+struct Look<'a> {
+    inputs: &'a Inputs,
+    validated: &'a Validated,
+    /// Snapshots that go now, and make room.
+    pruned: &'a [Doomed],
+}
+
+/// Decides what is made now, once what is pruned is gone.
 pub(crate) fn fire(
     inputs: &Inputs,
     validated: &Validated,
     schedule: &Schedule,
+    pruned: &[Doomed],
     now: Timestamp,
 ) -> (Vec<EraSnapshot>, Firing) {
+    let look = Look { inputs, validated, pruned };
     let next = schedule.next_after(now);
     let idle = Firing { next, look: next, ..Firing::default() };
     let Some(announced) = announced(&inputs.tracking) else { return (Vec::new(), idle) };
@@ -79,8 +93,8 @@ pub(crate) fn fire(
     let done = announced.checked_sub(SignedDuration::from_nanos(1)).unwrap_or(announced);
     match schedule.due(done, now) {
         Due::Nothing => (Vec::new(), idle),
-        Due::Missed(at) => (Vec::new(), Firing { overdue: missed(inputs, validated, at), ..idle }),
-        Due::Fire(at) => fire_at(inputs, validated, schedule, (announced, at), now),
+        Due::Missed(at) => (Vec::new(), Firing { overdue: look.missed(at), ..idle }),
+        Due::Fire(at) => look.fire_at(schedule, (announced, at), now),
     }
 }
 
@@ -92,100 +106,97 @@ fn announced(tracking: &EraTracking) -> Option<Timestamp> {
     status.next_snapshot_time.as_ref().filter(|_| current).map(|time| time.0)
 }
 
-fn fire_at(
-    inputs: &Inputs,
-    validated: &Validated,
-    schedule: &Schedule,
-    (announced, at): (Timestamp, Timestamp),
-    now: Timestamp,
-) -> (Vec<EraSnapshot>, Firing) {
-    let (mut create, skipped) = snapshots(inputs, validated, at);
-    let throttled = create.len() > BATCH;
-    create.truncate(BATCH);
-    let waits = skipped.iter().any(|(_, skip)| skip.passes());
-    let done = !throttled && !waits;
-    let next = schedule.next_after(now);
-    let look = match (throttled, waits) {
-        (true, _) => now.checked_add(REST).ok(),
-        (false, true) => next.into_iter().chain(schedule.end_of(at)).min(),
-        (false, false) => next,
-    };
-    let overdue = superseded(inputs, &skipped, announced, at);
-    let next = if done { next } else { Some(at) };
-    (create, Firing { fired: Some(at), done, throttled, skipped, overdue, next, look })
-}
+impl Look<'_> {
+    fn fire_at(
+        self,
+        schedule: &Schedule,
+        (announced, at): (Timestamp, Timestamp),
+        now: Timestamp,
+    ) -> (Vec<EraSnapshot>, Firing) {
+        let (mut create, skipped) = self.snapshots(at);
+        let throttled = create.len() > BATCH;
+        create.truncate(BATCH);
+        let waits = skipped.iter().any(|(_, skip)| skip.passes());
+        let done = !throttled && !waits;
+        let next = schedule.next_after(now);
+        let look = match (throttled, waits) {
+            (true, _) => now.checked_add(REST).ok(),
+            (false, true) => next.into_iter().chain(schedule.end_of(at)).min(),
+            (false, false) => next,
+        };
+        let overdue = self.superseded(&skipped, announced, at);
+        let next = if done { next } else { Some(at) };
+        (create, Firing { fired: Some(at), done, throttled, skipped, overdue, next, look })
+    }
 
-/// The claims that still wait, and have not got their snapshot of the time that was announced before this one either.
-fn superseded(
-    inputs: &Inputs,
-    skipped: &[(String, Skip)],
-    announced: Timestamp,
-    at: Timestamp,
-) -> Vec<(String, Timestamp, Option<Skip>)> {
-    let waiting = skipped.iter().filter(|(_, skip)| announced < at && skip.passes());
-    waiting
-        .filter(|(claim, _)| lacks(inputs, claim, announced))
-        .map(|(claim, skip)| (claim.clone(), announced, Some(skip.clone())))
-        .collect()
-}
+    /// The claims that still wait, and have not got their snapshot of the time that was announced before this one either.
+    fn superseded(
+        self,
+        skipped: &[(String, Skip)],
+        announced: Timestamp,
+        at: Timestamp,
+    ) -> Vec<Overdue> {
+        let waiting = skipped.iter().filter(|(_, skip)| announced < at && skip.passes());
+        waiting
+            .filter(|(claim, _)| self.lacks(claim, announced))
+            .map(|(claim, skip)| (claim.clone(), announced, Some(skip.clone())))
+            .collect()
+    }
 
-/// The claims without a snapshot of a time that is too long ago now.
-fn missed(
-    inputs: &Inputs,
-    validated: &Validated,
-    at: Timestamp,
-) -> Vec<(String, Timestamp, Option<Skip>)> {
-    let claims = tracked(validated).filter(|claim| lacks(inputs, claim, at));
-    claims.map(|claim| (claim.clone(), at, skip(inputs, claim, None))).collect()
-}
+    /// The claims without a snapshot of a time that is too long ago now.
+    fn missed(self, at: Timestamp) -> Vec<Overdue> {
+        let claims = self.tracked().filter(|claim| self.lacks(claim, at));
+        claims.map(|claim| (claim.clone(), at, self.skip(claim))).collect()
+    }
 
-fn tracked(validated: &Validated) -> impl Iterator<Item = &String> {
-    let tracked = |verdict: &Verdict| matches!(verdict, Verdict::Track(_));
-    validated.claims.iter().filter(move |(_, verdict)| tracked(verdict)).map(|(claim, _)| claim)
-}
+    fn tracked(&self) -> impl Iterator<Item = &String> {
+        let tracked = |verdict: &Verdict| matches!(verdict, Verdict::Track(_));
+        let claims = self.validated.claims.iter();
+        claims.filter(move |(_, verdict)| tracked(verdict)).map(|(claim, _)| claim)
+    }
 
-/// Whether a claim should have a snapshot of that time, and has none. One that was not tracked yet should not.
-fn lacks(inputs: &Inputs, claim: &str, at: Timestamp) -> bool {
-    let since = inputs.volumes.get(claim).and_then(|it| it.creation_timestamp());
-    since.is_none_or(|since| since.0 <= at) && !exists(inputs, claim, at)
-}
+    /// Whether a claim should have a snapshot of that time, and has none. One that was not tracked yet should not.
+    fn lacks(self, claim: &str, at: Timestamp) -> bool {
+        let since = self.inputs.volumes.get(claim).and_then(|it| it.creation_timestamp());
+        since.is_none_or(|since| since.0 <= at) && !self.exists(claim, at)
+    }
 
-fn exists(inputs: &Inputs, claim: &str, at: Timestamp) -> bool {
-    let name = names::scheduled_snapshot_name(claim, &utc_minute(at));
-    inputs.snapshots.iter().any(|it| it.spec.claim_name == claim && it.name_any() == name)
-}
+    fn exists(self, claim: &str, at: Timestamp) -> bool {
+        let name = names::scheduled_snapshot_name(claim, &utc_minute(at));
+        self.of_claim(claim).any(|it| it.name_any() == name)
+    }
 
-/// The snapshots of one time that are not there yet, and the claims that get none now.
-fn snapshots(
-    inputs: &Inputs,
-    validated: &Validated,
-    at: Timestamp,
-) -> (Vec<EraSnapshot>, Vec<(String, Skip)>) {
-    let (mut create, mut skipped) = (Vec::new(), Vec::new());
-    let cluster_full = inputs.usage.cluster_full();
-    for claim in tracked(validated).filter(|claim| !exists(inputs, claim, at)) {
-        match skip(inputs, claim, cluster_full.as_ref()) {
-            Some(skip) => skipped.push((claim.clone(), skip)),
-            None => create.push(snapshot(&inputs.tracking, claim, at)),
+    fn of_claim(&self, claim: &str) -> impl Iterator<Item = &EraSnapshot> {
+        let all = self.inputs.snapshots.iter().map(AsRef::as_ref);
+        all.filter(move |it: &&EraSnapshot| it.spec.claim_name == claim)
+    }
+
+    /// The snapshots of one time that are not there yet, and the claims that get none now.
+    fn snapshots(self, at: Timestamp) -> (Vec<EraSnapshot>, Vec<(String, Skip)>) {
+        let (mut create, mut skipped) = (Vec::new(), Vec::new());
+        for claim in self.tracked().filter(|claim| !self.exists(claim, at)) {
+            match self.skip(claim) {
+                Some(skip) => skipped.push((claim.clone(), skip)),
+                None => create.push(snapshot(&self.inputs.tracking, claim, at)),
+            }
         }
+        (create, skipped)
     }
-    (create, skipped)
-}
 
-fn skip(inputs: &Inputs, claim: &str, cluster_full: Option<&String>) -> Option<Skip> {
-    if !inputs.volumes.get(claim).is_some_and(|volume| attached(volume)) {
-        return Some(Skip::NotAttached);
+    fn skip(self, claim: &str) -> Option<Skip> {
+        if !self.inputs.volumes.get(claim).is_some_and(|volume| attached(volume)) {
+            return Some(Skip::NotAttached);
+        }
+        let under_way = self
+            .of_claim(claim)
+            .find(|it| it.metadata.deletion_timestamp.is_none() && outcome(it) == Outcome::Pending);
+        if let Some(pending) = under_way {
+            return Some(Skip::Pending(pending.name_any()));
+        }
+        let pruned = |it: &&EraSnapshot| self.pruned.iter().any(|gone| gone.name == it.name_any());
+        let kept = self.of_claim(claim).filter(|it| !pruned(it));
+        self.inputs.usage.cluster_full().or_else(|| Usage::of(kept).volume_full()).map(Skip::Budget)
     }
-    let theirs = || inputs.snapshots.iter().filter(|it| it.spec.claim_name == claim);
-    let under_way = theirs()
-        .find(|it| it.metadata.deletion_timestamp.is_none() && outcome(it) == Outcome::Pending);
-    if let Some(pending) = under_way {
-        return Some(Skip::Pending(pending.name_any()));
-    }
-    cluster_full
-        .cloned()
-        .or_else(|| Usage::of(theirs().map(AsRef::as_ref)).volume_full())
-        .map(Skip::Budget)
 }
 
 /// By the agent's last word: an agent that is away for a moment comes back before the snapshot's deadline.

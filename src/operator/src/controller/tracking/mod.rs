@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | what decides about it | `dereference` | caches |
 //! | what becomes of each claim, what the schedule asks | `validate`, with `intent` | none |
-//! | what is to be written | `build`, with `firing` | none |
+//! | what is to be written | `build`, with `firing` and `prune` | none |
 //! | writing it | `apply` | required |
 //! | what the user reads | `status` | required to write it |
 
@@ -13,6 +13,7 @@ mod build;
 mod dereference;
 mod firing;
 mod intent;
+mod prune;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -456,6 +456,26 @@ fn only_its_own_scheduled_snapshots_are_pruned() {
     assert_eq!(pruned, ["d1", "d2"], "the oldest first; of each claim the newest stays");
 }
 
+fn with_list(snapshot: eratrack_api::EraSnapshot, bytes: u64) -> eratrack_api::EraSnapshot {
+    let slices = json!({ "status": { "slices": { "count": 16, "bytes": bytes, "sha256": "0".repeat(64) } } });
+    object(merged(serde_json::to_value(snapshot).expect("JSON"), slices))
+}
+
+#[test]
+fn old_lists_make_room_for_new_ones() {
+    let scene = Scene::new().bound(&["data"]).volume(healthy("data"));
+    let lists = [("d1", 1), ("d2", 2), ("d3", 3)];
+    let scene = lists.into_iter().fold(scene, |scene, (name, minute)| {
+        scene.snapshot(with_list(complete(name, "data", minute), 1_500_000))
+    });
+    let inputs = inputs(scene, scheduled("*/5 * * * *", 24));
+    let (_, plan) = planned(&inputs);
+    let pruned: Vec<_> = plan.prune.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(pruned, ["d1"]);
+    assert_eq!(names(&plan.create), ["data-202611221200"], "in the same go");
+    assert_eq!(said(&status_of(&inputs), "SnapshotCurrent"), "True OnSchedule");
+}
+
 #[test]
 fn a_full_store_stops_the_schedule_and_says_so() {
     let big = json!({ "status": { "slices": { "count": 16, "bytes": 4_200_000, "sha256": "0".repeat(64) } } });
