@@ -248,9 +248,9 @@ reasons! {
     Throttled: SCHEDULE,
         "More snapshots are due than the cluster's limit per second admits; they follow one by one.",
         "Nothing; or spread the schedules over the hour.";
-    StorageBudget: SCHEDULE,
-        "The lists of changed blocks have reached the limit of what may be kept in the cluster's store.",
-        "Keep fewer snapshots (spec.snapshots.keep.last), or choose a coarser granularity.";
+    StorageBudget: &[(EraTracking, SnapshotCurrent), (EraTracking, Ready), (EraSnapshot, Ready)],
+        "The lists of changed blocks have reached the limit of what may be kept in the cluster's store, of the volume, the namespace or the cluster.",
+        "Keep fewer snapshots (spec.snapshots.keep.last), delete EraSnapshots that were made by hand, or choose a coarser granularity.";
 
     // How far is a snapshot?
     Complete: SNAPSHOT,

@@ -1,7 +1,7 @@
 //! What has become of an EraSnapshot, by its conditions.
 
-use eratrack_api::{ConditionType, EraSnapshot, Reason, condition};
-use kube::ResourceExt;
+use eratrack_api::{ConditionType, EraSnapshot, EraTracking, Reason, condition};
+use kube::{Resource, ResourceExt};
 
 use super::budget::list_bytes;
 use super::retention::{Item, Outcome};
@@ -19,6 +19,27 @@ pub(crate) fn outcome(snapshot: &EraSnapshot) -> Outcome {
     }
     let boundary = status.boundary_time.as_ref().map(|time| time.0);
     Outcome::Complete(boundary.unwrap_or_else(|| created(snapshot)))
+}
+
+/// Whether the schedule must wait for a snapshot of the claim: one that an agent is at, or that the schedule made. One
+/// made by hand that waits for its turn lets those of the schedule pass.
+pub(crate) fn is_in_the_way(snapshot: &EraSnapshot) -> bool {
+    let given = snapshot.status.as_ref().is_some_and(|status| status.node_name.is_some());
+    is_pending(snapshot) && (given || is_scheduled(snapshot))
+}
+
+/// Whether a snapshot is under way or waits.
+pub(crate) fn is_pending(snapshot: &EraSnapshot) -> bool {
+    snapshot.metadata.deletion_timestamp.is_none() && outcome(snapshot) == Outcome::Pending
+}
+
+/// Whether a schedule made it, and no hand.
+pub(crate) fn is_scheduled(snapshot: &EraSnapshot) -> bool {
+    let kind = EraTracking::kind(&());
+    snapshot
+        .owner_references()
+        .iter()
+        .any(|owner| owner.kind == kind && owner.controller == Some(true))
 }
 
 /// A snapshot as retention sees it. `name` is the snapshot's.

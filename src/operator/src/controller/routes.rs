@@ -7,6 +7,7 @@ use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::ResourceExt;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 
+use super::outcome::is_pending;
 use super::world::{Queues, World};
 
 /// Who cares about an object of the kind.
@@ -72,6 +73,13 @@ impl Routes for EraSnapshot {
     fn route(&self, world: &World, queues: &Queues) {
         trackings_of(&self.namespace().unwrap_or_default(), world, queues);
         send(&queues.snapshots, ObjectRef::from_obj(self));
+        // Those of the same claim that wait for their turn, or for room.
+        send_where(&world.snapshots, &queues.snapshots, |it| {
+            it.metadata.namespace == self.metadata.namespace
+                && it.spec.claim_name == self.spec.claim_name
+                && it.metadata.name != self.metadata.name
+                && is_pending(it)
+        });
     }
 }
 

@@ -18,7 +18,7 @@ use kube::runtime::{WatchStreamExt, reflector::ObjectRef};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
-use super::budget::Usage;
+use super::budget::Shared;
 use super::place::Map;
 use super::routes::Routes;
 use super::trim::Trim;
@@ -156,9 +156,9 @@ impl World {
         try_join_all(each).await.map(drop)
     }
 
-    /// What the lists of all snapshots take.
-    pub(crate) fn usage(&self) -> Usage {
-        Usage::of(self.snapshots.state().iter().map(AsRef::as_ref))
+    /// What the lists of all snapshots take, seen from a namespace.
+    pub(crate) fn shared(&self, namespace: Option<&str>) -> Shared {
+        Shared::of(namespace, self.snapshots.state().iter().map(AsRef::as_ref))
     }
 
     /// Where nodes and attachments are.

@@ -4,7 +4,9 @@
 use eratrack_api::{ConditionType, EraSnapshot, EraVolume, Reason, condition};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::controller::outcome::{created, outcome};
+use kube::ResourceExt;
+
+use crate::controller::outcome::{created, is_pending, is_scheduled, outcome};
 use crate::controller::retention::Outcome;
 
 /// What is done with a snapshot.
@@ -31,10 +33,21 @@ pub(crate) struct Assignment {
     pub(crate) volume_uid: String,
 }
 
-/// Decides it. `volume` is the EraVolume of the claim's name; `node_gone` tells of a node whether it is not there.
+/// What may keep a snapshot from being made now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Obstacles {
+    /// Why there is no room for its list.
+    pub(crate) full: Option<String>,
+    /// The snapshot of the claim whose turn it is instead.
+    pub(crate) turn: Option<String>,
+}
+
+/// Decides it. `volume` is the EraVolume of the claim's name; `node_gone` tells of a node whether it is not there;
+/// `obstacles` is asked for only if the snapshot could be given to an agent.
 pub(crate) fn decide(
     snapshot: &EraSnapshot,
     volume: Option<&EraVolume>,
+    obstacles: impl FnOnce() -> Obstacles,
     node_gone: impl Fn(&str) -> bool,
     now: Timestamp,
 ) -> Decision {
@@ -58,11 +71,16 @@ pub(crate) fn decide(
             }
             _ => Decision::Wait(deadline),
         },
-        None => assign(snapshot, volume, deadline),
+        None => assign(snapshot, volume, obstacles, deadline),
     }
 }
 
-fn assign(snapshot: &EraSnapshot, volume: Option<&EraVolume>, deadline: Timestamp) -> Decision {
+fn assign(
+    snapshot: &EraSnapshot,
+    volume: Option<&EraVolume>,
+    obstacles: impl FnOnce() -> Obstacles,
+    deadline: Timestamp,
+) -> Decision {
     let claim = &snapshot.spec.claim_name;
     let Some(volume) = volume.filter(|it| it.metadata.deletion_timestamp.is_none()) else {
         let message =
@@ -73,7 +91,29 @@ fn assign(snapshot: &EraSnapshot, volume: Option<&EraVolume>, deadline: Timestam
         let message = format!("the node of claim {claim} is not known; see its EraVolume");
         return Decision::Say(Reason::Pending, message, deadline);
     };
+    let Obstacles { full, turn } = obstacles();
+    if let Some(message) = full {
+        return Decision::Say(Reason::StorageBudget, message, deadline);
+    }
+    if let Some(other) = turn {
+        let message =
+            format!("EraSnapshot {other} of the claim comes first; one is made at a time");
+        return Decision::Say(Reason::RateLimited, message, deadline);
+    }
     Decision::Assign(Assignment { node, volume_uid: volume.spec.volume.uid.clone() }, deadline)
+}
+
+/// The snapshot of the claim that comes before this one: one that an agent is at, then those of the schedule, then the
+/// oldest. `all` are the claim's snapshots.
+pub(crate) fn turn<'a>(
+    snapshot: &EraSnapshot,
+    all: impl IntoIterator<Item = &'a EraSnapshot>,
+) -> Option<String> {
+    let given =
+        |it: &EraSnapshot| it.status.as_ref().is_some_and(|status| status.node_name.is_some());
+    let rank = |it: &EraSnapshot| (!given(it), !is_scheduled(it), created(it), it.name_any());
+    let first = all.into_iter().filter(|it| is_pending(it)).min_by_key(|it| rank(it))?;
+    (rank(first) < rank(snapshot)).then(|| first.name_any())
 }
 
 fn deadline(snapshot: &EraSnapshot) -> Timestamp {
@@ -102,7 +142,54 @@ mod tests {
         let snapshot = snapshot("s", "data", json!({ "status": status }));
         let volume = volume.map(|over| era_volume("data", over));
         let now = format!("2026-11-22T{time}Z").parse().expect("a time");
-        decide(&snapshot, volume.as_ref(), |_| gone, now)
+        decide(&snapshot, volume.as_ref(), Obstacles::default, |_| gone, now)
+    }
+
+    #[test]
+    fn without_room_or_out_of_turn_it_waits_and_says_so() {
+        let volume = era_volume("data", json!({}));
+        let waiting = snapshot("s", "data", json!({}));
+        let now = "2026-11-22T12:00:01Z".parse().expect("a time");
+        let full =
+            Obstacles { full: Some("the lists take too much".into()), turn: Some("x".into()) };
+        let behind = Obstacles { full: None, turn: Some("other".into()) };
+        for (obstacles, expected, word) in
+            [(full, Reason::StorageBudget, "too much"), (behind, Reason::RateLimited, "other")]
+        {
+            let decided = decide(&waiting, Some(&volume), || obstacles, |_| false, now);
+            let Decision::Say(reason, message, until) = decided else { panic!("{expected}") };
+            assert_eq!((reason, until), (expected, deadline()));
+            assert!(message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn one_at_a_time_and_the_schedule_before_what_was_made_by_hand() {
+        let owner = json!([{ "apiVersion": "eratrack.dev/v1alpha1", "kind": "EraTracking", "name": "all",
+                             "uid": uid("et", "all"), "controller": true }]);
+        let at = |second: u32| json!(format!("2026-11-22T12:00:{second:02}Z"));
+        let old = snapshot("old", "data", json!({ "metadata": { "creationTimestamp": at(1) } }));
+        let new = snapshot("new", "data", json!({ "metadata": { "creationTimestamp": at(2) } }));
+        let scheduled =
+            json!({ "metadata": { "creationTimestamp": at(3), "ownerReferences": owner } });
+        let scheduled = snapshot("scheduled", "data", scheduled);
+        let given = snapshot(
+            "given",
+            "data",
+            json!({ "metadata": { "creationTimestamp": at(4) }, "status": { "nodeName": "n1" } }),
+        );
+        let ended = snapshot(
+            "ended",
+            "data",
+            json!({ "metadata": { "creationTimestamp": at(0) }, "status": { "nodeName": "n1",
+            "conditions": [condition("Failed", "True", "NodeGone")] } }),
+        );
+        let first = |it: &EraSnapshot, all: &[&EraSnapshot]| turn(it, all.iter().copied());
+        assert_eq!(first(&old, &[&new, &old, &ended]), None);
+        assert_eq!(first(&new, &[&new, &old, &ended]).as_deref(), Some("old"));
+        assert_eq!(first(&old, &[&new, &old, &scheduled]).as_deref(), Some("scheduled"));
+        assert_eq!(first(&scheduled, &[&new, &old, &scheduled]), None);
+        assert_eq!(first(&scheduled, &[&given, &scheduled]).as_deref(), Some("given"));
     }
 
     fn deadline() -> Timestamp {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use eratrack_api::{
     Condition, ConditionType, EraSnapshot, EraSnapshotStatus, Reason, Time, condition, names,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -27,10 +27,15 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 
 use super::api_error::ApiError;
+use super::budget::Usage;
 use super::context::Context;
 use super::error::ReconcileError;
 use super::volume::node_is_gone;
-use decide::{Assignment, Decision};
+use super::world::World;
+use decide::{Assignment, Decision, Obstacles};
+
+/// How soon one that waits is looked at again.
+const LOOK: SignedDuration = SignedDuration::from_secs(60);
 
 /// Gives a snapshot to an agent, or ends it.
 pub(crate) async fn reconcile(
@@ -42,13 +47,15 @@ pub(crate) async fn reconcile(
     let namespace = snapshot.namespace().unwrap_or_default();
     let volume = world.volumes.get(&ObjectRef::new(&snapshot.spec.claim_name).within(&namespace));
     let gone = |node: &str| world.nodes.get(&ObjectRef::new(node)).is_none();
-    match decide::decide(&snapshot, volume.as_deref(), gone, now) {
+    let obstacles = || obstacles(world, &snapshot);
+    match decide::decide(&snapshot, volume.as_deref(), obstacles, gone, now) {
         Decision::Nothing => Ok(Action::await_change()),
         Decision::Wait(deadline) => Ok(until(deadline, now)),
         Decision::Say(reason, message, deadline) => {
             let status = with(&snapshot, reason, message, now);
             write(&context, &snapshot, status).await?;
-            Ok(until(deadline, now))
+            // Room may come from where no event leads here.
+            Ok(until(deadline.min(now.checked_add(LOOK).unwrap_or(deadline)), now))
         }
         Decision::Assign(Assignment { node, volume_uid }, deadline) => {
             let message = format!("waits for the agent of node {node}");
@@ -61,6 +68,19 @@ pub(crate) async fn reconcile(
             Ok(until(deadline, now))
         }
         Decision::Fail(reason, message) => fail(&context, &snapshot, reason, message, now).await,
+    }
+}
+
+fn obstacles(world: &World, snapshot: &EraSnapshot) -> Obstacles {
+    let of_claim = world.snapshots.state_filter(|it| {
+        it.metadata.namespace == snapshot.metadata.namespace
+            && it.spec.claim_name == snapshot.spec.claim_name
+    });
+    let of_claim = || of_claim.iter().map(AsRef::as_ref);
+    let shared = world.shared(snapshot.metadata.namespace.as_deref());
+    Obstacles {
+        full: shared.full().or_else(|| Usage::of(of_claim()).volume_full()),
+        turn: decide::turn(snapshot, of_claim()),
     }
 }
 

@@ -46,6 +46,21 @@ async fn scenario_a_new_one_is_given_to_its_node() {
 }
 
 #[tokio::test]
+async fn scenario_one_made_by_hand_waits_for_room_and_for_its_turn() {
+    let slices = json!({ "count": 45, "bytes": 4_300_000, "sha256": "0".repeat(64) });
+    let kept = json!({ "status": { "conditions": [condition("Ready", "True", "Complete")], "slices": slices } });
+    let busy = json!({ "status": { "nodeName": "n1" } });
+    for (other, reason) in [(kept, "StorageBudget"), (busy, "RateLimited")] {
+        let api = FakeApi::new();
+        let scene = tracked().snapshot(snapshot("other", "data", other));
+        reconciled(scene, snapshot("s", "data", json!({})), &api).await.expect("done");
+        let status = &api.asked()[0].body["status"];
+        assert_eq!(status["conditions"][0]["reason"], reason);
+        assert_eq!(status["nodeName"], Value::Null, "no agent is told");
+    }
+}
+
+#[tokio::test]
 async fn scenario_one_at_work_is_left_alone() {
     let api = FakeApi::new();
     reconciled(tracked(), assigned(json!({})), &api).await.expect("done");

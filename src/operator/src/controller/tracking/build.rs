@@ -38,7 +38,7 @@ pub(crate) struct Doomed {
 
 /// Decides it.
 pub(crate) fn build(inputs: &Inputs, validated: &Validated, now: Timestamp) -> Plan {
-    let prune = prune(inputs, validated);
+    let prune = prune(inputs, validated, now);
     let (create, firing) = match &validated.timing {
         Timing::Follow(schedule) => fire(inputs, validated, schedule, &prune, now),
         Timing::ByHand | Timing::Suspended | Timing::Impossible(_) => Default::default(),

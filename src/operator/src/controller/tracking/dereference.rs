@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
-use crate::controller::budget::Usage;
+use crate::controller::budget::Shared;
 use crate::controller::place::Map;
 use crate::controller::world::World;
 
@@ -29,8 +29,8 @@ pub(crate) struct Inputs {
     pub(crate) volumes: BTreeMap<String, Arc<EraVolume>>,
     /// The EraSnapshots of its namespace.
     pub(crate) snapshots: Vec<Arc<EraSnapshot>>,
-    /// How much of the API server's store the lists of the whole cluster take.
-    pub(crate) usage: Usage,
+    /// How much of the API server's store the lists of the namespace and of the whole cluster take.
+    pub(crate) shared: Shared,
 }
 
 /// Gathers them.
@@ -61,7 +61,7 @@ pub(crate) fn dereference(world: &World, tracking: Arc<EraTracking>) -> Inputs {
             .map(|volume| (volume.name_any(), volume))
             .collect(),
         snapshots: world.snapshots.state_filter(|it| here(&it.metadata.namespace)),
-        usage: world.usage(),
+        shared: world.shared(namespace.as_deref()),
         tracking,
     }
 }

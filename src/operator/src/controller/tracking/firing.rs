@@ -14,8 +14,7 @@ use super::build::{Doomed, metadata};
 use super::dereference::Inputs;
 use super::validate::{Validated, Verdict};
 use crate::controller::budget::Usage;
-use crate::controller::outcome::outcome;
-use crate::controller::retention::Outcome;
+use crate::controller::outcome::is_in_the_way;
 use crate::controller::schedule::{Due, Schedule, utc_minute};
 
 /// At most this many snapshots are created in one go; the rest follows a second later.
@@ -187,15 +186,12 @@ impl Look<'_> {
         if !self.inputs.volumes.get(claim).is_some_and(|volume| attached(volume)) {
             return Some(Skip::NotAttached);
         }
-        let under_way = self
-            .of_claim(claim)
-            .find(|it| it.metadata.deletion_timestamp.is_none() && outcome(it) == Outcome::Pending);
-        if let Some(pending) = under_way {
+        if let Some(pending) = self.of_claim(claim).find(|it| is_in_the_way(it)) {
             return Some(Skip::Pending(pending.name_any()));
         }
         let pruned = |it: &&EraSnapshot| self.pruned.iter().any(|gone| gone.name == it.name_any());
         let kept = self.of_claim(claim).filter(|it| !pruned(it));
-        self.inputs.usage.cluster_full().or_else(|| Usage::of(kept).volume_full()).map(Skip::Budget)
+        self.inputs.shared.full().or_else(|| Usage::of(kept).volume_full()).map(Skip::Budget)
     }
 }
 

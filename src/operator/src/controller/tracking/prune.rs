@@ -3,20 +3,34 @@
 use std::collections::BTreeMap;
 
 use eratrack_api::EraSnapshot;
+use jiff::{SignedDuration, Timestamp};
 
 use super::build::{Doomed, doomed, owned_by};
 use super::dereference::Inputs;
-use super::validate::Validated;
+use super::validate::{Validated, Verdict};
 use crate::controller::budget::{VOLUME_BYTES, list_bytes};
-use crate::controller::outcome::item;
+use crate::controller::outcome::{created, is_scheduled, item};
 use crate::controller::retention::{Keep, expired};
 
-/// Scheduled snapshots of this EraTracking that have served their time; none while it has no schedule.
-pub(crate) fn prune(inputs: &Inputs, validated: &Validated) -> Vec<Doomed> {
-    if inputs.tracking.spec.snapshots.is_none() {
-        return Vec::new();
+/// How long a failed snapshot that was made by hand stays at least, for whoever waits for it.
+const FAILED_STAY: SignedDuration = SignedDuration::from_hours(1);
+/// Keeps all that are complete.
+const ALL: Keep = Keep { last: usize::MAX, bytes: u64::MAX };
+
+/// Scheduled snapshots of this EraTracking that have served their time; none while it has no schedule. Of those made by
+/// hand, old failures of the claims it tracks, and never one that is complete.
+pub(crate) fn prune(inputs: &Inputs, validated: &Validated, now: Timestamp) -> Vec<Doomed> {
+    let follows = inputs.tracking.spec.snapshots.is_some();
+    let mut all = Vec::new();
+    for (claim, snapshots) in by_claim(inputs) {
+        if follows {
+            all.extend(prune_claim(inputs, validated, &snapshots));
+        }
+        if matches!(validated.claims.get(claim), Some(Verdict::Track(_))) {
+            all.extend(prune_failures(&snapshots, now));
+        }
     }
-    by_claim(inputs).values().flat_map(|all| prune_claim(inputs, validated, all)).collect()
+    all
 }
 
 /// The snapshots of the namespace that stay, by claim.
@@ -36,8 +50,17 @@ fn prune_claim(inputs: &Inputs, validated: &Validated, all: &[&EraSnapshot]) -> 
         all.iter().copied().partition(|it| owned_by(*it, &inputs.tracking));
     let taken: u64 = others.iter().map(|it| list_bytes(it)).fold(0, u64::saturating_add);
     let keep = Keep { last: validated.keep, bytes: VOLUME_BYTES.saturating_sub(taken) };
-    let items: Vec<_> = mine.iter().map(|it| item(it)).collect();
-    let names = expired(&items, keep);
-    let find = |name: &str| mine.iter().find(|it| it.metadata.name.as_deref() == Some(name));
-    names.into_iter().filter_map(find).map(|snapshot| doomed(*snapshot)).collect()
+    pick(&mine, keep)
+}
+
+fn prune_failures(all: &[&EraSnapshot], now: Timestamp) -> Vec<Doomed> {
+    let old = |it: &EraSnapshot| now.duration_since(created(it)) >= FAILED_STAY;
+    let by_hand: Vec<_> = all.iter().copied().filter(|it| !is_scheduled(it) && old(it)).collect();
+    pick(&by_hand, ALL)
+}
+
+fn pick(of: &[&EraSnapshot], keep: Keep) -> Vec<Doomed> {
+    let items: Vec<_> = of.iter().map(|it| item(it)).collect();
+    let find = |name: &str| of.iter().find(|it| it.metadata.name.as_deref() == Some(name));
+    expired(&items, keep).into_iter().filter_map(find).map(|snapshot| doomed(*snapshot)).collect()
 }

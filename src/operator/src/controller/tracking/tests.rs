@@ -308,7 +308,10 @@ fn the_schedule_makes_a_snapshot_of_each_attached_volume() {
     let refused = tracked("refused", &[condition("Attached", "False", "SharedFilesystem")]);
     let scene = Scene::new().bound(&["data", "away", "refused", "busy"]);
     let scene = scene.volume(healthy("data")).volume(away).volume(refused).volume(healthy("busy"));
-    let scene = scene.snapshot(snapshot("by-hand", "busy", json!({})));
+    let given = json!({ "status": { "nodeName": "n1" } });
+    let scene = scene.snapshot(snapshot("by-hand", "busy", given));
+    // One that waits for its turn lets those of the schedule pass.
+    let scene = scene.snapshot(snapshot("waits", "data", json!({})));
     let (_, plan) = planned(&inputs(scene, scheduled("*/5 * * * *", 3)));
     assert_eq!(names(&plan.create), ["away-202611221200", "data-202611221200"]);
     assert_eq!(plan.create[0].owner_references()[0].uid, uid("et", "all"));
@@ -456,6 +459,37 @@ fn only_its_own_scheduled_snapshots_are_pruned() {
     assert_eq!(pruned, ["d1", "d2"], "the oldest first; of each claim the newest stays");
 }
 
+#[test]
+fn of_those_made_by_hand_only_old_failures_go() {
+    let made = |name: &str, hour: u32, failed: bool| {
+        let conditions = if failed {
+            json!([condition("Failed", "True", "NodeGone")])
+        } else {
+            json!([condition("Ready", "True", "Complete")])
+        };
+        let created = format!("2026-11-22T{hour:02}:10:00Z");
+        snapshot(
+            name,
+            "data",
+            json!({ "metadata": { "creationTimestamp": created }, "status": { "conditions": conditions } }),
+        )
+    };
+    let mut scene = Scene::new().bound(&["data"]).volume(healthy("data"));
+    for (name, hour, failed) in [
+        ("ready", 1, false),
+        ("f1", 2, true),
+        ("f2", 3, true),
+        ("f3", 4, true),
+        ("f4", 5, true),
+        ("f5", 11, true),
+    ] {
+        scene = scene.snapshot(made(name, hour, failed));
+    }
+    let (_, plan) = planned(&inputs(scene, all()));
+    let pruned: Vec<_> = plan.prune.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(pruned, ["f1"], "three stay, and what failed within the hour besides");
+}
+
 fn with_list(snapshot: eratrack_api::EraSnapshot, bytes: u64) -> eratrack_api::EraSnapshot {
     let slices = json!({ "status": { "slices": { "count": 16, "bytes": bytes, "sha256": "0".repeat(64) } } });
     object(merged(serde_json::to_value(snapshot).expect("JSON"), slices))
@@ -485,7 +519,7 @@ fn a_full_store_stops_the_schedule_and_says_so() {
     assert!(planned(&inputs).1.create.is_empty());
     let status = status_of(&inputs);
     assert_eq!(said(&status, "SnapshotCurrent"), "False StorageBudget");
-    assert!(message(&status, "SnapshotCurrent").contains("keep.last"));
+    assert!(message(&status, "SnapshotCurrent").contains("made by hand"));
 }
 
 #[test]
