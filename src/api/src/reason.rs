@@ -245,7 +245,7 @@ reasons! {
     TimeZoneUnknown: SCHEDULE,
         "The time zone is none that is known.",
         "Give an IANA name such as Europe/Berlin in spec.snapshots.timeZone.";
-    Throttled: SCHEDULE,
+    Throttled: &[(EraTracking, SnapshotCurrent)],
         "More snapshots are due than the cluster's limit per second admits; they follow one by one.",
         "Nothing; or spread the schedules over the hour.";
     StorageBudget: &[(EraTracking, SnapshotCurrent), (EraTracking, Ready), (EraSnapshot, Ready)],

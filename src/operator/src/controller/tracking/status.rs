@@ -247,6 +247,10 @@ fn current(
 }
 
 fn on_schedule(applied: &Applied) -> Word {
+    if applied.firing.throttled {
+        let message = "more snapshots are due than may be created at once; they follow one by one";
+        return Word(ConditionStatus::True, Reason::Throttled, message.to_owned());
+    }
     let waiting =
         applied.firing.skipped.iter().map(|(claim, skip)| format!("{claim}: {}", worded(skip)));
     let waiting: Vec<String> = waiting.take(NAMED).collect();
@@ -278,10 +282,6 @@ fn overdue(inputs: &Inputs, applied: &Applied, volumes: &[Arc<EraVolume>]) -> Ve
             format!("no snapshot of {at} in time (spec.snapshots.startingDeadlineSeconds): {why}");
         Problem::of(claim, Reason::SnapshotOverdue, &message)
     }));
-    if firing.throttled {
-        let message = "more snapshots are due than may be created at once; they follow one by one";
-        problems.push(Problem::new(Reason::Throttled, message));
-    }
     problems.extend(firing.skipped.iter().filter_map(|(claim, skip)| match skip {
         // It may still come in time.
         Skip::NotAttached | Skip::Pending(_) => None,
