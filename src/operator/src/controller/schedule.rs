@@ -105,6 +105,12 @@ impl Schedule {
         }
     }
 
+    /// Whether it fires at exactly this time.
+    pub(crate) fn fires_at(&self, at: Timestamp) -> bool {
+        let before = at.checked_sub(SignedDuration::from_nanos(1));
+        before.is_ok_and(|before| self.next_after(before) == Some(at))
+    }
+
     /// The first moment at which it is too late for the snapshots of this time.
     pub(crate) fn end_of(&self, at: Timestamp) -> Option<Timestamp> {
         at.checked_add(self.starting_deadline + SignedDuration::from_nanos(1)).ok()
@@ -250,6 +256,8 @@ mod tests {
             prop_assert!(next > from);
             prop_assert_eq!(schedule.due(from, next), Due::Fire(next));
             prop_assert_eq!(schedule.due(next, next), Due::Nothing);
+            prop_assert!(schedule.fires_at(next));
+            prop_assert!(next.duration_since(from) < SignedDuration::from_secs(2) || !schedule.fires_at(from + SignedDuration::from_millis(1)));
         }
     }
 }

@@ -87,7 +87,7 @@ pub(crate) fn fire(
     let look = Look { inputs, validated, pruned };
     let next = schedule.next_after(now);
     let idle = Firing { next, look: next, ..Firing::default() };
-    let Some(announced) = announced(&inputs.tracking) else { return (Vec::new(), idle) };
+    let Some(announced) = announced(&inputs.tracking, schedule) else { return (Vec::new(), idle) };
     // What was announced is not done; everything before it is.
     let done = announced.checked_sub(SignedDuration::from_nanos(1)).unwrap_or(announced);
     match schedule.due(done, now) {
@@ -97,12 +97,10 @@ pub(crate) fn fire(
     }
 }
 
-/// The time that the schedule was announced for, if nothing of the spec changed since: nobody asked for one before.
-fn announced(tracking: &EraTracking) -> Option<Timestamp> {
-    let status = tracking.status.as_ref()?;
-    let generation = tracking.metadata.generation.and_then(|it| u64::try_from(it).ok());
-    let current = status.observed_generation == generation;
-    status.next_snapshot_time.as_ref().filter(|_| current).map(|time| time.0)
+/// The time that was announced, if the schedule, as it reads now, fires then: else another one was announced.
+pub(super) fn announced(tracking: &EraTracking, schedule: &Schedule) -> Option<Timestamp> {
+    let time = tracking.status.as_ref()?.next_snapshot_time.as_ref()?.0;
+    schedule.fires_at(time).then_some(time)
 }
 
 impl Look<'_> {

@@ -11,11 +11,12 @@ use kube::ResourceExt;
 
 use super::apply::Applied;
 use super::dereference::Inputs;
-use super::firing::Skip;
+use super::firing::{Skip, announced};
 use super::validate::{Timing, Validated, Verdict};
 use crate::controller::outcome::{item, outcome};
 use crate::controller::place::Place;
 use crate::controller::retention::{Outcome, newest};
+use crate::controller::schedule::Schedule;
 
 /// At most this many claims are named in a message.
 const NAMED: usize = 3;
@@ -239,9 +240,9 @@ fn current(
         Timing::Impossible(error) => {
             Word(ConditionStatus::False, error.reason(), crate::exit::chain(error))
         }
-        Timing::Follow(_) => match said(&overdue(inputs, applied, volumes)) {
+        Timing::Follow(schedule) => match said(&overdue(inputs, applied, volumes)) {
             Some((reason, message)) => Word(ConditionStatus::False, reason, message),
-            None => kept(inputs, applied).unwrap_or_else(|| on_schedule(applied)),
+            None => kept(inputs, schedule, applied).unwrap_or_else(|| on_schedule(applied)),
         },
     }
 }
@@ -312,16 +313,13 @@ fn failed(inputs: &Inputs, claim: &str) -> Option<Problem> {
     Some(Problem::of(claim, Reason::SnapshotFailed, &message))
 }
 
-/// What went wrong at the last scheduled time stays said until the schedule has fired again.
-fn kept(inputs: &Inputs, applied: &Applied) -> Option<Word> {
+/// What went wrong at the last scheduled time stays said until the schedule has fired again, or is another one.
+fn kept(inputs: &Inputs, schedule: &Schedule, applied: &Applied) -> Option<Word> {
+    announced(&inputs.tracking, schedule)?;
     let status = inputs.tracking.status.as_ref()?;
     let old = condition::find(&status.conditions, ConditionType::SnapshotCurrent)?;
     let reason = old.known_reason()?;
     let of_a_firing = matches!(reason, Reason::SnapshotOverdue | Reason::StorageBudget);
-    let generation = inputs.tracking.metadata.generation.and_then(|it| u64::try_from(it).ok());
-    let stays = of_a_firing
-        && old.status == ConditionStatus::False
-        && !applied.firing.done
-        && old.observed_generation == generation;
+    let stays = of_a_firing && old.status == ConditionStatus::False && !applied.firing.done;
     stays.then(|| Word(ConditionStatus::False, reason, old.message.clone()))
 }

@@ -392,7 +392,11 @@ fn a_schedule_that_is_faster_than_the_starting_deadline_tells_what_is_overdue_to
 fn nothing_fires_that_was_not_announced() {
     let cases = [
         ("never looked at", json!({ "status": null })),
-        ("edited since", json!({ "metadata": { "generation": 2 } })),
+        ("another schedule", json!({ "spec": { "snapshots": { "schedule": "7 * * * *" } } })),
+        (
+            "another zone",
+            json!({ "spec": { "snapshots": { "schedule": "0 12 * * *", "timeZone": "Europe/Berlin" } } }),
+        ),
         (
             "announced for later",
             json!({ "status": { "nextSnapshotTime": "2026-11-22T12:05:00Z" } }),
@@ -404,6 +408,14 @@ fn nothing_fires_that_was_not_announced() {
         let (_, plan) = planned(&inputs(scene, with(scheduled("*/5 * * * *", 3), over)));
         assert_eq!((plan.create.len(), plan.firing.fired), (0, None), "{name}");
     }
+}
+
+#[test]
+fn an_edit_of_something_else_swallows_no_time() {
+    let edits = json!({ "metadata": { "generation": 2 }, "spec": { "granularity": "1Mi", "snapshots": { "keep": { "last": 7 } } } });
+    let scene = Scene::new().bound(&["data"]).volume(healthy("data"));
+    let (_, plan) = planned(&inputs(scene, with(scheduled("*/5 * * * *", 3), edits)));
+    assert_eq!(names(&plan.create), ["data-202611221200"]);
 }
 
 #[test]
@@ -638,11 +650,12 @@ fn what_was_missed_stays_said_until_the_schedule_fires_again() {
     let due = json!({ "status": { "nextSnapshotTime": "2026-11-22T12:00:00Z" } });
     let firing = with(scheduled("*/5 * * * *", 3), merged(overdue.clone(), due));
     assert_eq!(said(&status_of(&inputs(scene(), firing)), "SnapshotCurrent"), "True OnSchedule");
-    let edited = with(
-        with(scheduled("*/5 * * * *", 3), overdue),
-        json!({ "metadata": { "generation": 2 } }),
-    );
-    assert_eq!(said(&status_of(&inputs(scene(), edited)), "SnapshotCurrent"), "True OnSchedule");
+    let edited = |schedule: &str| {
+        let edit = json!({ "metadata": { "generation": 2 }, "spec": { "snapshots": { "schedule": schedule } } });
+        status_of(&inputs(scene(), with(with(scheduled("*/5 * * * *", 3), overdue.clone()), edit)))
+    };
+    assert_eq!(said(&edited("7 * * * *"), "SnapshotCurrent"), "True OnSchedule");
+    assert_eq!(said(&edited("*/5 * * * *"), "SnapshotCurrent"), "False SnapshotOverdue");
 }
 
 #[tokio::test]
