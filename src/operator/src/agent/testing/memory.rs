@@ -171,6 +171,11 @@ impl Memory {
         self.inner().stack.as_ref().map(|stack| stack.chain.clone())
     }
 
+    /// The stack that is in.
+    pub(crate) fn stack(&self) -> Option<Tracked> {
+        self.inner().stack.clone()
+    }
+
     /// How often era was taken out, whether it was in or not.
     pub(crate) fn detached(&self) -> usize {
         self.inner().detached

@@ -74,8 +74,9 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         }
         self.mounts.mark_unchanged();
         match self.attach(volume).await {
-            Ok(present) => {
-                self.stack = Stack::Present(Box::new(present));
+            Ok(stack) => {
+                self.stack = stack;
+                self.take_over().await;
                 self.ask_health().await;
             }
             Err(error) => {
@@ -90,7 +91,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         self.snapshots_due = Some(Instant::now());
     }
 
-    async fn attach(&mut self, volume: &EraVolume) -> Result<Present, AttachError> {
+    async fn attach(&mut self, volume: &EraVolume) -> Result<Stack, AttachError> {
         let claimed = self.claimed(volume).await?;
         let device = self.find(claimed).await?;
         self.claim_device(device)?;
@@ -103,19 +104,33 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             self.operations.run(Operation::Attach, move |stacks, _| stacks.attach(&wanted)).await;
         let (tracked, created) = attached.inspect_err(|_| self.free_device())?;
         tracing::info!(%device, chain = tracked.chain, created, "attached");
-        if created {
-            self.context.metrics.started();
-            self.evidence.other_node = self.was_elsewhere().await;
+        // What an attach that took too long has put in is this worker's own.
+        if !created && !self.cleared {
+            return Ok(Stack::Found(tracked));
         }
-        Ok(self.present(tracked))
+        self.context.metrics.started();
+        self.evidence.other_node = self.was_elsewhere().await;
+        Ok(Stack::Present(Box::new(self.present(tracked))))
     }
 
-    /// Takes over what an earlier process left in place.
-    pub(super) fn adopt(&mut self, tracked: Tracked) {
-        tracing::info!(key = %self.key, chain = tracked.chain, device = %tracked.number, "adopted");
-        let uid = self.operations.volume_uid().to_owned();
-        self.devices().insert(tracked.number, uid);
-        self.stack = Stack::Present(Box::new(self.present(tracked)));
+    /// Takes over what was in place before, if its chain is the object's own. Another one may have been interrupted
+    /// unseen, while the volume was in use elsewhere: it ends (I2).
+    pub(super) async fn take_over(&mut self) {
+        let Stack::Found(tracked) = &self.stack else { return };
+        let tracked = tracked.clone();
+        let own = self.before.chain.as_ref().is_some_and(|chain| chain.id == tracked.chain);
+        if own {
+            tracing::info!(chain = tracked.chain, device = %tracked.number, "adopted");
+            let uid = self.operations.volume_uid().to_owned();
+            self.devices().insert(tracked.number, uid);
+            self.cleared = true;
+            self.stack = Stack::Present(Box::new(self.present(tracked)));
+        } else {
+            tracing::warn!(chain = tracked.chain, "the object does not name this chain");
+            let elsewhere = self.was_elsewhere().await;
+            let reason = if elsewhere { Reason::NodeChanged } else { Reason::Reattached };
+            self.end_chain(reason, Duration::ZERO).await;
+        }
     }
 
     fn present(&mut self, tracked: Tracked) -> Present {
@@ -184,16 +199,15 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         }
     }
 
-    /// Whether the last chain was another node's: this node's own record would have been found.
+    /// Whether the volume's last boundary was another node's.
     async fn was_elsewhere(&self) -> bool {
-        let Some(chain) = &self.before.chain else {
-            return false;
-        };
-        let snapshots = self.context.cluster.snapshots_of(&self.key).await.unwrap_or_default();
-        snapshots.iter().filter_map(|snapshot| snapshot.status.as_ref()).any(|status| {
-            status.chain_id.as_ref() == Some(&chain.id)
-                && status.node_name.as_ref().is_some_and(|node| *node != self.context.node_name)
-        })
+        let claimed = self.context.cluster.snapshots_of(&self.key).await;
+        let all = claimed.unwrap_or_else(|error| {
+            tracing::warn!(error = crate::exit::chain(&error), "where the volume was is not known");
+            Vec::new()
+        });
+        let last = chain::last_node(&all, self.operations.volume_uid());
+        last.is_some_and(|node| node != self.context.node_name)
     }
 
     fn claim_device(&self, device: DevNo) -> Result<(), DiscoverError> {

@@ -1,6 +1,8 @@
 //! Why a chain began. Pure.
 
-use eratrack_api::{Chain, Condition, ConditionType, EraVolumeStatus, Reason, Time, condition};
+use eratrack_api::{
+    Chain, Condition, ConditionType, EraSnapshot, EraVolumeStatus, Reason, Time, condition,
+};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::agent::stacks::Tracked;
@@ -10,7 +12,7 @@ use crate::agent::stacks::Tracked;
 pub(crate) struct Evidence {
     /// The agent saw it end.
     pub(crate) seen: Option<Reason>,
-    /// A snapshot of the last chain was made on another node.
+    /// The volume's last boundary was made on another node.
     pub(crate) other_node: bool,
 }
 
@@ -53,6 +55,16 @@ fn start(tracked: &Tracked, before: &EraVolumeStatus, had_one: bool, evidence: E
     Reason::Reattached
 }
 
+/// The node that made the volume's last boundary.
+pub(crate) fn last_node<'a>(snapshots: &'a [EraSnapshot], volume_uid: &str) -> Option<&'a str> {
+    let made = snapshots.iter().filter_map(|snapshot| {
+        let status = snapshot.status.as_ref()?;
+        let of_volume = status.volume_uid.as_deref() == Some(volume_uid);
+        of_volume.then_some((status.boundary_time.as_ref()?.0, status.node_name.as_deref()?))
+    });
+    made.max_by_key(|(time, _)| *time).map(|(_, node)| node)
+}
+
 /// Why the last chain ended, if an earlier process wrote it down before it could begin the next.
 pub(crate) fn broken_for(status: &EraVolumeStatus) -> Option<Reason> {
     if status.chain.is_some() {
@@ -84,8 +96,9 @@ fn ends_chain(reason: Reason) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::testing::{CHAIN, at, tracked};
+    use crate::agent::testing::{CHAIN, VOLUME_UID, at, snapshot, tracked};
     use eratrack_api::Granularity;
+    use serde_json::json;
 
     fn chain(id: &str) -> Chain {
         Chain { id: id.into(), start_time: Time(at(1)), start_reason: "NodeRebooted".into() }
@@ -109,6 +122,18 @@ mod tests {
         assert_eq!(begun(&before, seen), "MetadataFull");
         let moved = Evidence { seen: None, other_node: true };
         assert_eq!(begun(&before, moved), "NodeChanged");
+    }
+
+    #[test]
+    fn the_last_boundary_tells_where_the_volume_was() {
+        let made = |name: &str, node: &str, second: i64| {
+            let status = json!({"nodeName": node, "volumeUID": VOLUME_UID, "boundaryTime": at(second).to_string()});
+            snapshot(name, &status)
+        };
+        let all = [made("a", "node1", 5), made("b", "node2", 9), made("c", "node1", 7)];
+        assert_eq!(last_node(&all, VOLUME_UID), Some("node2"));
+        assert_eq!(last_node(&all, CHAIN), None, "another volume's");
+        assert_eq!(last_node(&[snapshot("new", &json!({"nodeName": "node2"}))], VOLUME_UID), None);
     }
 
     #[test]

@@ -162,6 +162,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         let out = self.operations.run(Operation::Detach, S::detach).await;
         match out {
             Ok(()) => {
+                self.cleared = true;
                 self.free_device();
                 let retry = Instant::now() + then;
                 self.by(retry);

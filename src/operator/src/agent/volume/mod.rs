@@ -3,18 +3,21 @@
 //! - `chain`, `status`: what is said of it (pure)
 //! - `stack`: what the worker knows
 //! - `worker`: the loop
-//! - `attach`, `guard`, `snapshots`: the worker's steps
+//! - `wish`, `guard`, `attach`, `release`, `publish`, `snapshots`: the worker's steps
 //! - `retry`: when to try again (pure)
 
 mod attach;
 mod chain;
 mod guard;
+mod publish;
+mod release;
 mod retry;
 mod snapshots;
 mod stack;
 mod status;
 #[cfg(test)]
 mod tests;
+mod wish;
 mod worker;
 
 pub(crate) use status::State;

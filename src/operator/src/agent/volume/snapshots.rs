@@ -80,7 +80,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     fn procedure<'a>(&'a self, volume: &'a EraVolume) -> Procedure<'a, C, S> {
         let present = match &self.stack {
             Stack::Present(present) => Some(present),
-            Stack::Absent(_) | Stack::Doomed { .. } => None,
+            Stack::Absent(_) | Stack::Found(_) | Stack::Doomed { .. } => None,
         };
         Procedure {
             cluster: &self.context.cluster,

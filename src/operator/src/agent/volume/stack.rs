@@ -13,6 +13,8 @@ use crate::agent::stacks::Tracked;
 pub(super) enum Stack {
     /// No era, and why.
     Absent(Absent),
+    /// Era was in already, of a chain that the object has not been asked about.
+    Found(Tracked),
     /// Era is in the data path.
     Present(Box<Present>),
     /// The chain has ended and era is to come out, which did not succeed yet.
@@ -44,6 +46,13 @@ pub(super) struct Present {
 }
 
 impl Stack {
+    /// What is in is of another object than the worker has now.
+    pub(super) fn to_be_judged(&mut self) {
+        if let Self::Present(present) = self {
+            *self = Self::Found(present.tracked.clone());
+        }
+    }
+
     /// Nothing was tried yet.
     pub(super) fn unknown() -> Self {
         Self::Absent(Absent {

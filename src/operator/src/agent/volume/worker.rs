@@ -12,23 +12,22 @@ use eratrack_api::{EraSnapshot, EraVolume, EraVolumeStatus, Reason};
 use eratrack_model::units::DevNo;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::Store;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::chain::Evidence;
-use super::retry;
-use super::stack::{Absent, Stack};
-use super::status::{self, Facts, State};
+use super::stack::Stack;
+use super::wish::Wish;
 use crate::agent::cluster::{Cluster, Key};
 use crate::agent::discover::Node;
 use crate::agent::metrics::Metrics;
-use crate::agent::operations::{Operation, Operations};
+use crate::agent::operations::Operations;
 use crate::agent::stacks::{Found, FoundState, Stacks};
 
 /// How often a volume that nothing happens to is looked at nevertheless.
-const IDLE: Duration = Duration::from_secs(600);
+pub(super) const IDLE: Duration = Duration::from_secs(600);
 
 /// What all volumes of the node share.
 pub(crate) struct Context<C, S, N> {
@@ -55,29 +54,19 @@ pub(crate) struct Worker<C, S, N> {
     pub(super) operations: Operations<S>,
     pub(super) stack: Stack,
     pub(super) evidence: Evidence,
+    /// Whether any stack that is on the machine was put in by this worker, for this object.
+    pub(super) cleared: bool,
     /// The object's uid: one made again under the name knows nothing of what was said.
-    object: Option<String>,
+    pub(super) object: Option<String>,
     /// The status as it was last read or written.
     pub(super) before: EraVolumeStatus,
     pub(super) persistent: Option<(Instant, PersistentVolume)>,
     pub(super) snapshots_due: Option<Instant>,
     pub(super) last_boundary: Option<Timestamp>,
-    publish_attempts: u32,
-    /// Whether the API server is to be asked about a volume that the watch does not show.
-    ask: bool,
+    pub(super) publish_attempts: u32,
+    /// When to ask the API server about a volume that the watch does not show.
+    pub(super) ask_at: Instant,
     wake: Instant,
-}
-
-/// What the API server wants of the volume.
-enum Wish {
-    /// Era in its data path.
-    Track(Arc<EraVolume>),
-    /// Its original table.
-    Release(Arc<EraVolume>),
-    /// The object is gone: its original table, and then nothing more.
-    Forget,
-    /// Nothing is known for sure; leave it as it is.
-    Leave,
 }
 
 /// How a turn ended.
@@ -108,20 +97,24 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             mounts,
             stack: Stack::unknown(),
             evidence: Evidence::default(),
+            cleared: true,
             object: volume.metadata.uid.clone(),
             before: volume.status.clone().unwrap_or_default(),
             persistent: None,
             snapshots_due: Some(Instant::now()),
             last_boundary: None,
             publish_attempts: 0,
-            ask: true,
+            ask_at: Instant::now(),
             wake: Instant::now(),
         };
         match found.map(|found| found.state) {
-            Some(FoundState::Present(tracked)) => worker.adopt(tracked),
+            Some(FoundState::Present(tracked)) => worker.stack = Stack::Found(tracked),
             Some(FoundState::Ended(reason)) => worker.evidence.seen = reason,
             // Attaching, or detaching, clears it up.
-            Some(FoundState::Stuck(message)) => tracing::warn!(message, "not cleared up yet"),
+            Some(FoundState::Stuck(message)) => {
+                worker.cleared = false;
+                tracing::warn!(message, "not cleared up yet");
+            }
             None => {}
         }
         worker
@@ -143,7 +136,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
                 };
                 tokio::select! {
                     () = self.news.notified() => {
-                        self.ask = true;
+                        self.ask_at = Instant::now();
                         self.snapshots_due = Some(Instant::now());
                     }
                     Ok(()) = self.mounts.changed(), if for_mounts => self.mounts.mark_changed(),
@@ -171,47 +164,11 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         Turn::Done
     }
 
-    /// A watch with a field selector loses sight of an object that merely left the selector, and a 404 may mean that
-    /// the kind is missing: only a deletion timestamp, or a `NotFound` of this very name, is a wish.
-    async fn wish(&mut self) -> Wish {
-        let reference = ObjectRef::new(&self.key.name).within(&self.key.namespace);
-        if let Some(volume) = self.context.volumes.get(&reference) {
-            return self.wish_of(volume);
-        }
-        if !self.ask {
-            return Wish::Leave;
-        }
-        match self.context.cluster.volume(&self.key).await {
-            Ok(Some(volume)) => {
-                self.ask = false;
-                self.wish_of(Arc::new(volume))
-            }
-            Ok(None) => Wish::Forget,
-            Err(error) => {
-                tracing::warn!(
-                    error = crate::exit::chain(&error),
-                    "whether the volume is gone is not known"
-                );
-                self.by(Instant::now() + retry::soon(4));
-                Wish::Leave
-            }
-        }
-    }
-
-    fn wish_of(&self, volume: Arc<EraVolume>) -> Wish {
-        if volume.spec.node_name.as_deref() != Some(&self.context.node_name) {
-            Wish::Leave
-        } else if volume.metadata.deletion_timestamp.is_some() {
-            Wish::Release(volume)
-        } else {
-            Wish::Track(volume)
-        }
-    }
-
     async fn track(&mut self, volume: &EraVolume) {
         if !self.follow(volume).await {
             return;
         }
+        self.take_over().await;
         self.guard().await;
         self.attach_if_due(volume).await;
         self.publish(volume).await;
@@ -230,12 +187,15 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             self.operations = Operations::new(self.context.stacks.clone(), &volume.spec.volume.uid);
             self.stack = Stack::unknown();
             self.evidence = Evidence::default();
+            self.cleared = false;
             self.persistent = None;
             self.last_boundary = None;
         }
         if self.object != volume.metadata.uid {
             self.object.clone_from(&volume.metadata.uid);
             self.before = volume.status.clone().unwrap_or_default();
+            self.cleared = false;
+            self.stack.to_be_judged();
         }
         if let Stack::Present(present) = &self.stack
             && present.tracked.granularity != volume.spec.granularity
@@ -243,88 +203,6 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             self.end_chain(Reason::GranularityChanged, Duration::ZERO).await;
         }
         true
-    }
-
-    async fn release(&mut self, volume: &EraVolume) {
-        let (reason, message) = match self.detach().await {
-            Ok(()) => (Reason::Detached, "the device has its original table".to_owned()),
-            Err(message) => (Reason::Detaching, message),
-        };
-        self.stack =
-            Stack::Absent(Absent { reason, message, attempts: 0, retry: None, at_mounts: false });
-        self.evidence = Evidence::default();
-        self.publish(volume).await;
-    }
-
-    /// True when nothing is left.
-    async fn forget(&mut self) -> bool {
-        let detached = self.detach().await;
-        if detached.is_ok() {
-            self.context.metrics.forget(&self.key);
-            tracing::info!("the volume is not to be tracked any more; its original table is back");
-        }
-        detached.is_ok()
-    }
-
-    async fn detach(&mut self) -> Result<(), String> {
-        let done = matches!(&self.stack, Stack::Absent(Absent { reason: Reason::Detached, .. }));
-        if !done {
-            let detached = self.operations.run(Operation::Detach, S::detach).await;
-            if let Err(error) = detached {
-                tracing::warn!(error = crate::exit::chain(&error), "cannot take era out yet");
-                self.by(Instant::now() + retry::after_stack(&error, 1));
-                return Err(error.to_string());
-            }
-        }
-        self.free_device();
-        Ok(())
-    }
-
-    /// Says what is true, where it is not said yet.
-    pub(super) async fn publish(&mut self, volume: &EraVolume) {
-        let facts = Facts { generation: volume.metadata.generation, state: self.state() };
-        self.context.metrics.observe(&self.key, &facts.state);
-        let Some(update) = status::update(&self.before, &facts, (self.context.now)()) else {
-            return;
-        };
-        match self.context.cluster.write_volume(volume, &update.status).await {
-            Ok(written) => {
-                self.publish_attempts = 0;
-                self.before = written.status.unwrap_or_default();
-                for notice in &update.notices {
-                    tracing::info!(reason = %notice.reason, message = notice.message, "transition");
-                    self.context.cluster.notice_volume(volume, notice);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(error = crate::exit::chain(&error), "the volume's status waits");
-                self.by(Instant::now() + retry::soon(self.publish_attempts));
-                self.publish_attempts += 1;
-            }
-        }
-    }
-
-    fn state(&self) -> State {
-        match &self.stack {
-            Stack::Present(present) => State::Attached(Box::new(present.facts.clone())),
-            Stack::Absent(Absent { reason, message, .. }) => State::Detached {
-                reason: *reason,
-                message: message.clone(),
-                broken: self.broken(*reason),
-            },
-            Stack::Doomed { reason, .. } => State::Detached {
-                reason: Reason::Detaching,
-                message: format!("era is to be taken out: {}", reason.means()),
-                broken: Some(*reason),
-            },
-        }
-    }
-
-    fn broken(&self, reason: Reason) -> Option<Reason> {
-        if reason == Reason::Detached {
-            return None;
-        }
-        self.evidence.seen.or_else(|| super::chain::broken_for(&self.before))
     }
 
     /// Wakes no later than then.

@@ -1,0 +1,110 @@
+//! A worker against a cluster and a machine in memory, in time that passes at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eratrack_api::{EraSnapshot, EraSnapshotStatus, EraVolume};
+use eratrack_model::units::DevNo;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher::Event;
+use serde_json::json;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+mod life;
+mod moves;
+
+use super::Worker;
+use crate::agent::snapshot::step::is_ready;
+use crate::agent::stacks::{Found, FoundState};
+use crate::agent::testing::memory::Memory;
+use crate::agent::testing::{VOLUME_UID, context, era_volume, snapshot};
+
+const DEVICE: DevNo = DevNo { major: 253, minor: 3 };
+/// Longer than any wait of a worker but one for a wish.
+const LONG: Duration = Duration::from_secs(400);
+
+/// A worker and everything around it.
+struct World {
+    memory: Memory,
+    volumes: Writer<EraVolume>,
+    snapshots: Writer<EraSnapshot>,
+    news: Arc<Notify>,
+    mounts: watch::Sender<u64>,
+    worker: JoinHandle<()>,
+}
+
+impl World {
+    /// The volume is known to the API server and in sight of the watch.
+    fn new(memory: Memory, found: Option<FoundState>, volume: &EraVolume) -> Self {
+        let (context, mut volumes, snapshots) = context(&memory);
+        memory.set_volume(Some(volume.clone()));
+        volumes.apply_watcher_event(&Event::Apply(volume.clone()));
+        let (news, (mounts, seen)) = (Arc::new(Notify::new()), watch::channel(0));
+        let found = found.map(|state| Found { volume_uid: VOLUME_UID.to_owned(), state });
+        let worker = Worker::new(Arc::new(context), volume, found, news.clone(), seen);
+        let worker = tokio::spawn(worker.run());
+        Self { memory, volumes, snapshots, news, mounts, worker }
+    }
+
+    /// A volume that a pod uses, with era in.
+    async fn attached() -> Self {
+        let memory = Memory::default();
+        memory.use_device(DEVICE);
+        let world = Self::new(memory, None, &era_volume());
+        world.until("attached", |world| world.says("Attached") == "Attached").await;
+        world
+    }
+
+    fn mounts_change(&self) {
+        self.mounts.send_modify(|changes| *changes += 1);
+    }
+
+    /// The API server has this now, and the watch tells.
+    fn change(&mut self, change: impl FnOnce(&mut EraVolume)) {
+        let mut volume = self.memory.volume_now().expect("the volume");
+        change(&mut volume);
+        self.memory.set_volume(Some(volume.clone()));
+        self.volumes.apply_watcher_event(&Event::Apply(volume));
+        self.news.notify_one();
+    }
+
+    /// The watch loses sight of the volume.
+    fn lose_sight(&mut self) {
+        let volume = self.memory.volume_now().unwrap_or_else(era_volume);
+        self.volumes.apply_watcher_event(&Event::Delete(volume));
+        self.news.notify_one();
+    }
+
+    /// Somebody asks for a snapshot.
+    fn ask(&mut self, name: &str) {
+        let snapshot = snapshot(name, &json!({"nodeName": "node1", "volumeUID": VOLUME_UID}));
+        self.memory.put(snapshot.clone());
+        self.snapshots.apply_watcher_event(&Event::Apply(snapshot));
+        self.news.notify_one();
+    }
+
+    /// The reason of a condition, as the API server has it.
+    fn says(&self, type_: &str) -> String {
+        let status = self.memory.volume_now().and_then(|volume| volume.status).unwrap_or_default();
+        let found = status.conditions.into_iter().find(|it| it.type_ == type_);
+        found.map(|it| it.reason).unwrap_or_default()
+    }
+
+    /// Somebody asks for a snapshot, which becomes complete.
+    async fn complete(&mut self, name: &str) -> EraSnapshotStatus {
+        self.ask(name);
+        self.until("complete", |world| is_ready(&world.memory.get(name))).await;
+        self.memory.get(name).status.expect("a status")
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..4000 {
+            if holds(self) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("never {what}; the volume is {:?}", self.memory.volume_now());
+    }
+}
