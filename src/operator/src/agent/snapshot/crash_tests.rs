@@ -155,6 +155,20 @@ async fn a_chain_that_ended_meanwhile_fails_it() {
 }
 
 #[tokio::test]
+async fn a_base_from_after_the_boundary_ends_the_chain() {
+    let memory = with_base().await;
+    memory.put(asked("b"));
+    memory.set_back_era();
+    let outcome = advance(&memory, Some(&tracked()), "b").await;
+    assert!(matches!(outcome, Outcome::Broken(Reason::RecordMismatch)), "{outcome:?}");
+    assert_eq!(
+        memory.get("b").status.and_then(|it| it.era),
+        None,
+        "it can be the next chain's first"
+    );
+}
+
+#[tokio::test]
 async fn a_quota_fails_it_with_the_servers_words() {
     let memory = with_base().await;
     memory.write([5]);

@@ -158,8 +158,19 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         let all = self.cluster.snapshots_of(&claim).await;
         let all = all.map_err(cluster("list the claim's EraSnapshots"))?;
         let base = base_of(&all, self.operations.volume_uid(), &tracked.chain);
-        // A base from after the boundary cannot be: eras only grow. If it is, nothing can be trusted.
-        Ok(base.filter(|base| base.era <= boundary.era).ok_or(self.full_reason))
+        match base {
+            None => Ok(Err(self.full_reason)),
+            Some(base) if base.era < boundary.era => Ok(Ok(base)),
+            // Eras only grow: this metadata is not the one that the base was read from, and has not seen every write.
+            Some(base) => Err(SnapshotError::Boundary(StackError {
+                hope: Hope::Broken,
+                reason: Reason::RecordMismatch,
+                message: format!(
+                    "the boundary is at era {}, but {} of the same chain had its own at era {}",
+                    boundary.era, base.snapshot.name, base.era
+                ),
+            })),
+        }
     }
 
     async fn publish(

@@ -166,6 +166,11 @@ impl Memory {
         self.inner().health = Some(Health::Failed);
     }
 
+    /// The metadata is an older copy.
+    pub(crate) fn set_back_era(&self) {
+        self.inner().era = 0;
+    }
+
     /// The chain of the stack that is in.
     pub(crate) fn chain(&self) -> Option<String> {
         self.inner().stack.as_ref().map(|stack| stack.chain.clone())
