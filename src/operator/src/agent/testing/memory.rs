@@ -49,6 +49,10 @@ struct Inner {
     era: u32,
     /// Whether a quota admits no slice.
     quota: bool,
+    /// Whether slices cannot be written just now.
+    slices_stuck: bool,
+    /// How much of the metadata is in use, in percent.
+    used_percent: u64,
     /// The only EraVolume.
     volume: Option<EraVolume>,
     /// Whether the API server can be reached.
@@ -88,6 +92,18 @@ impl Memory {
     /// From now on no slice is admitted.
     pub(crate) fn refuse_slices(&self) {
         self.inner().quota = true;
+    }
+
+    /// Slices cannot be written just now, or can be again.
+    pub(crate) fn hold_slices(&self, held: bool) {
+        self.inner().slices_stuck = held;
+    }
+
+    /// So much of the metadata is in use, and so many eras have passed.
+    pub(crate) fn use_metadata(&self, percent: u64, eras: u32) {
+        let mut inner = self.inner();
+        inner.used_percent = percent;
+        inner.era += eras;
     }
 
     /// An application writes blocks.
@@ -250,7 +266,8 @@ impl Stacks for Memory {
 
     fn health(&self, _: &str) -> Result<Health, StackError> {
         let inner = self.inner();
-        let well = Health::Good { era: Era(inner.era), used_bytes: 4096, total_bytes: 1 << 20 };
+        let used_bytes = 4096 + inner.used_percent * 10_000;
+        let well = Health::Good { era: Era(inner.era), used_bytes, total_bytes: 1_000_000 };
         Ok(inner.health.unwrap_or(well))
     }
 
@@ -335,7 +352,9 @@ impl Cluster for Memory {
         self.reach(&what)?;
         let mut inner = self.inner();
         inner.said += 1;
-        let there = inner.volume.as_mut().ok_or(ClusterError::Gone { what })?;
+        let there = inner.volume.as_mut().ok_or(ClusterError::Gone { what: what.clone() })?;
+        volume_rules(there.status.as_ref(), status)
+            .map_err(|message| ClusterError::Rejected { what, message })?;
         there.status = Some(status.clone());
         Ok(there.clone())
     }
@@ -366,6 +385,9 @@ impl Cluster for Memory {
         let key = Key::of(slice);
         let what = key.to_string();
         self.effect(&what.clone(), |inner| {
+            if inner.slices_stuck {
+                return Err(ClusterError::Timeout { what, seconds: 10 });
+            }
             if inner.quota {
                 let message = "exceeded quota: lists".to_owned();
                 return Err(ClusterError::Quota { what, message });
@@ -385,6 +407,16 @@ impl Cluster for Memory {
     fn notice_volume(&self, _: &EraVolume, _: &Notice) {}
 
     fn notice_snapshot(&self, _: &EraSnapshot, _: &Notice) {}
+}
+
+/// The schema's rule about an `EraVolume`'s era.
+fn volume_rules(old: Option<&EraVolumeStatus>, new: &EraVolumeStatus) -> Result<(), String> {
+    let Some(old) = old else { return Ok(()) };
+    let chain = |status: &EraVolumeStatus| status.chain.as_ref().map(|chain| chain.id.clone());
+    if chain(old) == chain(new) && new.era.is_some() && new.era < old.era {
+        return Err("an era never goes back within a chain".to_owned());
+    }
+    Ok(())
 }
 
 /// The schema's rules about transitions, as far as the agent could break them.

@@ -138,7 +138,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         let said = present.facts.metadata.as_ref().and_then(|said| said.used_percent);
         if said.is_none_or(|said| said.abs_diff(percent) >= TELL_POINTS) {
             present.facts.metadata = Some(metadata.clone());
-            present.facts.era = Some(era);
+            present.facts.era = present.facts.era.max(Some(era));
         }
         present.metadata = Some(metadata);
     }

@@ -113,7 +113,8 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         }
         self.ask_health().await;
         if let Stack::Present(present) = &mut self.stack {
-            present.facts.era = status.and_then(|status| status.era);
+            // Era may have gone on since the boundary; what the volume says never goes back.
+            present.facts.era = present.facts.era.max(status.and_then(|status| status.era));
             present.facts.last_snapshot = last_snapshot(snapshot);
         }
     }

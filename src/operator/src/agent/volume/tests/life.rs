@@ -158,16 +158,3 @@ async fn a_reboot_is_named_also_when_the_pod_comes_later() {
     world.until("attached", |world| world.says("Attached") == "Attached").await;
     assert_eq!(world.says("TrackingIntact"), "NodeRebooted");
 }
-
-#[tokio::test(start_paused = true)]
-async fn snapshots_keep_their_distance() {
-    let mut world = World::attached().await;
-    world.ask("a");
-    world.until("complete", |world| is_ready(&world.memory.get("a"))).await;
-    world.ask("b");
-    world
-        .until("held up", |world| !world.memory.get("b").status.expect("b").conditions.is_empty())
-        .await;
-    let status = world.memory.get("b").status.expect("a status");
-    assert_eq!(status.conditions[0].reason, "RateLimited", "{status:?}");
-}

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 mod life;
 mod moves;
+mod snapshots;
 
 use super::Worker;
 use crate::agent::snapshot::step::is_ready;
