@@ -186,7 +186,7 @@ reasons! {
         "The recorded changes are gone or cannot be read; the next snapshot is full.",
         "Check the file system of the metadata directory if it happens again.";
     MetadataFull: CHAIN,
-        "The metadata ran full; era was taken out at once, so that the application could go on writing. The next snapshot is full.",
+        "The metadata ran full, or nearly so; era was taken out at once, so that the application could go on writing. The next snapshot is full.",
         "Please report it, with the volume's size and granularity: the metadata is sized so that this cannot happen.";
     MetadataError: CHAIN,
         "The metadata could not be written; era was taken out at once, so that the application could go on writing. The next snapshot is full.",

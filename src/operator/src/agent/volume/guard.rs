@@ -19,7 +19,7 @@ const LIVENESS_INTERVAL: Duration = Duration::from_secs(3);
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 /// How long to wait with fresh metadata after the last one failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(60);
-/// From here on a failure is taken for metadata that ran full.
+/// From here on metadata counts as full: dm-era grows it by whole writesets, and at the end of it writes fail.
 const FULL_PERCENT: u32 = 90;
 /// By how many points the use of the metadata must move to be said again between two boundaries.
 const TELL_POINTS: u32 = 10;
@@ -111,7 +111,10 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         let asked = self.operations.run(Operation::Health, S::health).await;
         match asked {
             Ok(Health::Good { era, used_bytes, total_bytes }) => {
-                self.note_metadata(era.0, used_bytes, total_bytes);
+                if self.note_metadata(era.0, used_bytes, total_bytes) >= FULL_PERCENT {
+                    tracing::error!(used_bytes, total_bytes, "taking era out before it runs full");
+                    self.end_chain(Reason::MetadataFull, AFTER_FAILURE).await;
+                }
             }
             Ok(Health::Failed) => {
                 let reason = self.failure();
@@ -125,8 +128,9 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         }
     }
 
-    fn note_metadata(&mut self, era: u32, used: u64, total: u64) {
-        let Stack::Present(present) = &mut self.stack else { return };
+    /// How much is in use, in percent.
+    fn note_metadata(&mut self, era: u32, used: u64, total: u64) -> u32 {
+        let Stack::Present(present) = &mut self.stack else { return 0 };
         let percent =
             u32::try_from(used.saturating_mul(100).div_ceil(total.max(1))).unwrap_or(100).min(100);
         let metadata = MetadataUse {
@@ -141,6 +145,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             present.facts.era = present.facts.era.max(Some(era));
         }
         present.metadata = Some(metadata);
+        percent
     }
 
     fn failure(&self) -> Reason {

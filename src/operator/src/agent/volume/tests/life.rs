@@ -158,3 +158,19 @@ async fn a_reboot_is_named_also_when_the_pod_comes_later() {
     world.until("attached", |world| world.says("Attached") == "Attached").await;
     assert_eq!(world.says("TrackingIntact"), "NodeRebooted");
 }
+
+/// At ten hundredths of room left the user's writes are not yet in danger; once it is full they fail.
+#[tokio::test(start_paused = true)]
+async fn metadata_that_is_nearly_full_comes_out_before_a_write_fails() {
+    let world = World::attached().await;
+    let first = world.memory.chain();
+    world.memory.use_metadata(80, 1);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.memory.chain(), first, "there is room enough");
+    world.memory.use_metadata(91, 1);
+    world.until("taken out", |world| world.memory.chain().is_none()).await;
+    world.until("said", |world| world.says("TrackingIntact") == "MetadataFull").await;
+    world.memory.use_metadata(5, 0);
+    world.until("back", |world| world.memory.chain().is_some()).await;
+    assert_ne!(world.memory.chain(), first);
+}
