@@ -60,9 +60,7 @@ impl HostStacks {
     }
 
     fn record(&self, volume_uid: &str) -> Result<Record, StackError> {
-        self.records().get(volume_uid).cloned().ok_or_else(|| {
-            StackError::unforeseen(format!("there is no record of a stack for volume {volume_uid}"))
-        })
+        self.records().get(volume_uid).cloned().ok_or_else(|| StackError::no_record(volume_uid))
     }
 
     fn take_in(&self, Recovered { stack, outcome }: Recovered) -> Found {

@@ -111,6 +111,7 @@ async fn work(
         node_name: args.node_name,
         boundaries: Arc::new(Semaphore::new(CONCURRENT_BOUNDARIES)),
         devices: std::sync::Mutex::default(),
+        holders: volume::Holders::default(),
         volumes,
         snapshots,
         metrics,

@@ -154,6 +154,15 @@ pub(crate) trait Stacks: Send + Sync + 'static {
 }
 
 impl StackError {
+    /// What is in the data path cannot be vouched for without its record.
+    pub(crate) fn no_record(volume_uid: &str) -> Self {
+        Self {
+            hope: Hope::Broken,
+            reason: Reason::RecordMismatch,
+            message: format!("there is no record of a stack for volume {volume_uid}"),
+        }
+    }
+
     /// Something that no step accounts for.
     pub(crate) fn unforeseen(message: String) -> Self {
         Self { hope: Hope::Soon, reason: Reason::OperationFailed, message }

@@ -73,6 +73,12 @@ struct Inner {
     health: Option<Health>,
 }
 
+impl Inner {
+    fn record(&self, uid: &str) -> Result<(), StackError> {
+        if self.stack.is_some() { Ok(()) } else { Err(StackError::no_record(uid)) }
+    }
+}
+
 impl Memory {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -182,6 +188,11 @@ impl Memory {
         self.inner().health = Some(Health::Failed);
     }
 
+    /// Somebody else of this process takes the stack out.
+    pub(crate) fn lose_record(&self) {
+        self.inner().stack = None;
+    }
+
     /// The metadata is an older copy.
     pub(crate) fn set_back_era(&self) {
         self.inner().era = 0;
@@ -260,12 +271,15 @@ impl Stacks for Memory {
         .map_err(machine)
     }
 
-    fn liveness(&self, _: &str) -> Result<Liveness, StackError> {
-        Ok(self.inner().live.unwrap_or(Liveness::Intact))
+    fn liveness(&self, uid: &str) -> Result<Liveness, StackError> {
+        let inner = self.inner();
+        inner.record(uid)?;
+        Ok(inner.live.unwrap_or(Liveness::Intact))
     }
 
-    fn health(&self, _: &str) -> Result<Health, StackError> {
+    fn health(&self, uid: &str) -> Result<Health, StackError> {
         let inner = self.inner();
+        inner.record(uid)?;
         let used_bytes = 4096 + inner.used_percent * 10_000;
         let well = Health::Good { era: Era(inner.era), used_bytes, total_bytes: 1_000_000 };
         Ok(inner.health.unwrap_or(well))

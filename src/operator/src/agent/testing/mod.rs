@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use self::memory::Memory;
 use super::metrics::Metrics;
 use super::stacks::Tracked;
-use super::volume::Context;
+use super::volume::{Context, Holders};
 
 /// A chain.
 pub(crate) const CHAIN: &str = "44444444-4444-4444-8444-444444444444";
@@ -102,6 +102,7 @@ pub(crate) fn context(
         node_name: "node1".to_owned(),
         boundaries: Arc::new(Semaphore::new(2)),
         devices: std::sync::Mutex::default(),
+        holders: Holders::default(),
         volumes,
         snapshots,
         metrics: Metrics::new(&mut crate::metrics::registry()),

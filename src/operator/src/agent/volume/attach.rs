@@ -12,7 +12,7 @@ use super::retry;
 use super::stack::{Absent, Present, Stack};
 use super::status::AttachedFacts;
 use super::worker::Worker;
-use crate::agent::cluster::{Cluster, ClusterError};
+use crate::agent::cluster::{Cluster, ClusterError, Key};
 use crate::agent::discover::{ClaimedVolume, DiscoverError, Node, Refusal};
 use crate::agent::operations::Operation;
 use crate::agent::stacks::{StackError, Stacks, Tracked, Wanted};
@@ -31,6 +31,10 @@ enum AttachError {
     Stack(#[from] StackError),
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    #[error(
+        "the PersistentVolume is still tracked for EraVolume {0}; tracking starts when that one is let go"
+    )]
+    Held(Key),
     #[error("looking for the device took longer than {} s", FIND_LIMIT.as_secs())]
     Slow,
 }
@@ -47,6 +51,7 @@ impl AttachError {
                 true,
             ),
             Self::Stack(error) => (error.reason, Some(retry::after_stack(error, attempts)), true),
+            Self::Held(_) => (Reason::DeviceClaimed, Some(retry::soon(attempts)), false),
             Self::Cluster(_) | Self::Slow => {
                 (Reason::OperationFailed, Some(retry::soon(attempts)), false)
             }
@@ -92,6 +97,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     }
 
     async fn attach(&mut self, volume: &EraVolume) -> Result<Stack, AttachError> {
+        self.hold()?;
         let claimed = self.claimed(volume).await?;
         let device = self.find(claimed).await?;
         self.claim_device(device)?;
@@ -208,6 +214,15 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         });
         let last = chain::last_node(&all, self.operations.volume_uid());
         last.is_some_and(|node| node != self.context.node_name)
+    }
+
+    /// What another worker has put in, this one has not.
+    fn hold(&mut self) -> Result<(), AttachError> {
+        let held = self.context.holders.take(self.operations.volume_uid(), &self.key);
+        held.map_err(|holder| {
+            self.cleared = false;
+            AttachError::Held(holder)
+        })
     }
 
     fn claim_device(&self, device: DevNo) -> Result<(), DiscoverError> {

@@ -4,11 +4,13 @@
 //! - `stack`: what the worker knows
 //! - `worker`: the loop
 //! - `wish`, `guard`, `attach`, `release`, `publish`, `snapshots`: the worker's steps
+//! - `holders`: one worker a stack
 //! - `retry`: when to try again (pure)
 
 mod attach;
 mod chain;
 mod guard;
+mod holders;
 mod publish;
 mod release;
 mod retry;
@@ -20,5 +22,6 @@ mod tests;
 mod wish;
 mod worker;
 
+pub(crate) use holders::Holders;
 pub(crate) use status::State;
 pub(crate) use worker::{Context, Worker};

@@ -36,8 +36,10 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     }
 
     async fn detach(&mut self) -> Result<(), String> {
+        let uid = self.operations.volume_uid().to_owned();
+        let others = self.context.holders.take(&uid, &self.key).is_err();
         let done = matches!(&self.stack, Stack::Absent(Absent { reason: Reason::Detached, .. }));
-        if !done {
+        if !done && !others {
             let detached = self.operations.run(Operation::Detach, S::detach).await;
             if let Err(error) = detached {
                 tracing::warn!(error = crate::exit::chain(&error), "cannot take era out yet");
@@ -46,7 +48,10 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             }
         }
         self.cleared = true;
-        self.free_device();
+        if !others {
+            self.free_device();
+        }
+        self.context.holders.give_back(&uid, &self.key);
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::chain::Evidence;
+use super::holders::Holders;
 use super::stack::Stack;
 use super::wish::Wish;
 use crate::agent::cluster::{Cluster, Key};
@@ -39,6 +40,7 @@ pub(crate) struct Context<C, S, N> {
     pub(crate) boundaries: Arc<Semaphore>,
     /// Which PersistentVolume (by uid) has which device.
     pub(crate) devices: Mutex<HashMap<DevNo, String>>,
+    pub(crate) holders: Holders,
     pub(crate) volumes: Store<EraVolume>,
     pub(crate) snapshots: Store<EraSnapshot>,
     pub(crate) metrics: Metrics,
@@ -107,6 +109,10 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             ask_at: Instant::now(),
             wake: Instant::now(),
         };
+        if found.is_some() {
+            // Taken by another, it would find the stack by itself.
+            let _ = worker.context.holders.take(&volume.spec.volume.uid, &worker.key);
+        }
         match found.map(|found| found.state) {
             Some(FoundState::Present(tracked)) => worker.stack = Stack::Found(tracked),
             Some(FoundState::Ended(reason)) => worker.evidence.seen = reason,

@@ -6,10 +6,11 @@ use eratrack_api::{ConditionType, Granularity, condition};
 use tokio::time::Instant;
 
 use super::{DEVICE, LONG, World};
+use crate::agent::cluster::Key;
 use crate::agent::snapshot::step::is_ready;
 use crate::agent::stacks::{FoundState, Liveness};
 use crate::agent::testing::memory::Memory;
-use crate::agent::testing::{CHAIN, at, era_volume, tracked};
+use crate::agent::testing::{CHAIN, VOLUME_UID, at, era_volume, tracked};
 
 #[tokio::test(start_paused = true)]
 async fn era_goes_in_when_a_pod_first_uses_the_volume() {
@@ -97,6 +98,47 @@ async fn another_size_is_called_so() {
     let world = World::attached().await;
     world.memory.set_live(Liveness::Reloaded { size_bytes: Some(1 << 40) });
     world.until("noticed", |world| world.says("TrackingIntact") == "Resized").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_without_a_record_is_not_called_attached() {
+    let world = World::attached().await;
+    world.memory.lose_record();
+    world.until("noticed", |world| world.says("TrackingIntact") == "RecordMismatch").await;
+    world.until("in again", |world| world.memory.chain().is_some()).await;
+}
+
+/// A PersistentVolume that is bound anew has two EraVolumes until the old one is let go.
+#[tokio::test(start_paused = true)]
+async fn a_stack_has_one_worker() {
+    let memory = Memory::default();
+    memory.use_device(DEVICE);
+    let (context, stores) = World::context(&memory);
+    let older = Key { namespace: "apps".to_owned(), name: "older".to_owned() };
+    context.holders.take(VOLUME_UID, &older).expect("nobody's yet");
+    let world = World::begin(memory, context, stores, None, &era_volume());
+    world.until("refused", |world| world.says("Attached") == "DeviceClaimed").await;
+    assert_eq!((world.memory.chain(), world.memory.detached()), (None, 0));
+    world.context.holders.give_back(VOLUME_UID, &older);
+    world.until("attached", |world| world.says("Attached") == "Attached").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_another_workers_is_not_taken_out() {
+    let memory = Memory::default();
+    let (context, stores) = World::context(&memory);
+    let older = Key { namespace: "apps".to_owned(), name: "older".to_owned() };
+    context.holders.take(VOLUME_UID, &older).expect("nobody's yet");
+    let mut world = World::begin(memory, context, stores, None, &era_volume());
+    world.until("refused", |world| world.says("Attached") == "DeviceClaimed").await;
+    world.change(|volume| volume.metadata.deletion_timestamp = Some(eratrack_api::Time(at(40))));
+    world.until("detached", |world| world.says("Attached") == "Detached").await;
+    assert_eq!(world.memory.detached(), 0);
+    assert_eq!(
+        world.context.holders.take(VOLUME_UID, &older),
+        Ok(()),
+        "it is still the older one's"
+    );
 }
 
 #[tokio::test(start_paused = true)]

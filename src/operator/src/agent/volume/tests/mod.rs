@@ -15,7 +15,7 @@ mod life;
 mod moves;
 mod snapshots;
 
-use super::Worker;
+use super::{Context, Worker};
 use crate::agent::snapshot::step::is_ready;
 use crate::agent::stacks::{Found, FoundState};
 use crate::agent::testing::memory::Memory;
@@ -25,8 +25,12 @@ const DEVICE: DevNo = DevNo { major: 253, minor: 3 };
 /// Longer than any wait of a worker but one for a wish.
 const LONG: Duration = Duration::from_secs(400);
 
+type MemoryContext = Context<Memory, Memory, Memory>;
+type Stores = (Writer<EraVolume>, Writer<EraSnapshot>);
+
 /// A worker and everything around it.
 struct World {
+    context: Arc<MemoryContext>,
     memory: Memory,
     volumes: Writer<EraVolume>,
     snapshots: Writer<EraSnapshot>,
@@ -38,14 +42,30 @@ struct World {
 impl World {
     /// The volume is known to the API server and in sight of the watch.
     fn new(memory: Memory, found: Option<FoundState>, volume: &EraVolume) -> Self {
-        let (context, mut volumes, snapshots) = context(&memory);
+        let (context, stores) = Self::context(&memory);
+        Self::begin(memory, context, stores, found, volume)
+    }
+
+    fn context(memory: &Memory) -> (MemoryContext, Stores) {
+        let (context, volumes, snapshots) = context(memory);
+        (context, (volumes, snapshots))
+    }
+
+    fn begin(
+        memory: Memory,
+        context: MemoryContext,
+        (mut volumes, snapshots): Stores,
+        found: Option<FoundState>,
+        volume: &EraVolume,
+    ) -> Self {
+        let context = Arc::new(context);
         memory.set_volume(Some(volume.clone()));
         volumes.apply_watcher_event(&Event::Apply(volume.clone()));
         let (news, (mounts, seen)) = (Arc::new(Notify::new()), watch::channel(0));
         let found = found.map(|state| Found { volume_uid: VOLUME_UID.to_owned(), state });
-        let worker = Worker::new(Arc::new(context), volume, found, news.clone(), seen);
+        let worker = Worker::new(context.clone(), volume, found, news.clone(), seen);
         let worker = tokio::spawn(worker.run());
-        Self { memory, volumes, snapshots, news, mounts, worker }
+        Self { context, memory, volumes, snapshots, news, mounts, worker }
     }
 
     /// A volume that a pod uses, with era in.
