@@ -46,10 +46,12 @@ pub(super) struct Present {
 }
 
 impl Stack {
-    /// What is in is of another object than the worker has now.
-    pub(super) fn to_be_judged(&mut self) {
-        if let Self::Present(present) = self {
-            *self = Self::Found(present.tracked.clone());
+    /// The worker has another object now: what is in was another's, and what was said was said of another.
+    pub(super) fn of_another_object(&mut self) {
+        match self {
+            Self::Present(present) => *self = Self::Found(present.tracked.clone()),
+            Self::Absent(_) => *self = Self::unknown(),
+            Self::Found(_) | Self::Doomed { .. } => {}
         }
     }
 

@@ -201,7 +201,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             self.object.clone_from(&volume.metadata.uid);
             self.before = volume.status.clone().unwrap_or_default();
             self.cleared = false;
-            self.stack.to_be_judged();
+            self.stack.of_another_object();
         }
         if let Stack::Present(present) = &self.stack
             && present.tracked.granularity != volume.spec.granularity

@@ -114,3 +114,12 @@ async fn one_that_is_left_alone_is_asked_about_again() {
     assert_eq!(world.memory.chain(), None);
     world.worker.await.expect("the worker ends");
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_made_again_just_after_it_was_let_go_is_tracked() {
+    let mut world = World::attached().await;
+    world.change(|volume| volume.metadata.deletion_timestamp = Some(eratrack_api::Time(at(40))));
+    world.until("detached", |world| world.says("Attached") == "Detached").await;
+    world.change(|volume| *volume = made_again());
+    world.until("attached", |world| world.says("Attached") == "Attached").await;
+}
