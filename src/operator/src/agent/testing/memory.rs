@@ -208,6 +208,11 @@ impl Memory {
         self.inner().stack.clone()
     }
 
+    /// How often era was put in.
+    pub(crate) fn inserted(&self) -> usize {
+        self.inner().chains
+    }
+
     /// How often era was taken out, whether it was in or not.
     pub(crate) fn detached(&self) -> usize {
         self.inner().detached
@@ -286,6 +291,10 @@ impl Stacks for Memory {
     }
 
     fn boundary(&self, _: &str) -> Result<Boundary, StackError> {
+        if self.inner().health == Some(Health::Failed) {
+            let message = "the era device has failed".to_owned();
+            return Err(StackError { hope: Hope::Broken, reason: Reason::MetadataError, message });
+        }
         if self.inner().live.is_some() {
             let message = "253:3 no longer goes through era".to_owned();
             return Err(StackError { hope: Hope::Broken, reason: Reason::TableReloaded, message });

@@ -115,6 +115,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             return Ok(Stack::Found(tracked));
         }
         self.context.metrics.started();
+        self.pace.inserted(Instant::now());
         self.evidence.other_node = self.was_elsewhere().await;
         Ok(Stack::Present(Box::new(self.present(tracked))))
     }
@@ -135,7 +136,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             tracing::warn!(chain = tracked.chain, "the object does not name this chain");
             let elsewhere = self.was_elsewhere().await;
             let reason = if elsewhere { Reason::NodeChanged } else { Reason::Reattached };
-            self.end_chain(reason, Duration::ZERO).await;
+            self.end_chain(reason).await;
         }
     }
 

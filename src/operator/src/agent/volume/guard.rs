@@ -17,8 +17,6 @@ use crate::agent::stacks::{Health, Hope, Liveness, Stacks, Tracked};
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(3);
 /// The least time between two questions to era, each of which costs a commit of its metadata.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
-/// How long to wait with fresh metadata after the last one failed.
-const AFTER_FAILURE: Duration = Duration::from_secs(60);
 /// From here on metadata counts as full: dm-era grows it by whole writesets, and at the end of it writes fail.
 const FULL_PERCENT: u32 = 90;
 /// By how many points the use of the metadata must move to be said again between two boundaries.
@@ -27,12 +25,12 @@ const TELL_POINTS: u32 = 10;
 impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     /// Looks after what is there, and takes out what has failed.
     pub(super) async fn guard(&mut self) {
-        if let Stack::Doomed { reason, attempts, retry, then } = self.stack {
+        if let Stack::Doomed { reason, attempts, retry } = self.stack {
             if Instant::now() < retry {
                 self.by(retry);
                 return;
             }
-            self.take_out(reason, attempts, then).await;
+            self.take_out(reason, attempts).await;
         }
         self.check_liveness().await;
         self.check_health().await;
@@ -54,12 +52,12 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             Ok(Liveness::Reloaded { size_bytes }) => {
                 let resized = size_bytes.is_some_and(|size| size != tracked.size_bytes);
                 let reason = if resized { Reason::Resized } else { Reason::TableReloaded };
-                self.end_chain(reason, Duration::ZERO).await;
+                self.end_chain(reason).await;
             }
-            Ok(Liveness::Rebooted) => self.end_chain(Reason::NodeRebooted, Duration::ZERO).await,
-            Ok(Liveness::Gone) => self.end_chain(Reason::Reattached, Duration::ZERO).await,
+            Ok(Liveness::Rebooted) => self.end_chain(Reason::NodeRebooted).await,
+            Ok(Liveness::Gone) => self.end_chain(Reason::Reattached).await,
             Err(error) if error.hope == Hope::Broken => {
-                self.end_chain(error.reason, Duration::ZERO).await;
+                self.end_chain(error.reason).await;
             }
             Err(error) => {
                 tracing::warn!(error = crate::exit::chain(&error), "cannot look at the live table");
@@ -74,7 +72,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         }
         self.check_liveness().await;
         if matches!(self.stack, Stack::Present(_)) {
-            self.end_chain(reason, Duration::ZERO).await;
+            self.end_chain(reason).await;
         }
     }
 
@@ -85,7 +83,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         }
         self.mounts.mark_unchanged();
         if !self.still_the_device(tracked).await {
-            self.end_chain(Reason::RecordMismatch, Duration::ZERO).await;
+            self.end_chain(Reason::RecordMismatch).await;
         }
     }
 
@@ -113,16 +111,15 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             Ok(Health::Good { era, used_bytes, total_bytes }) => {
                 if self.note_metadata(era.0, used_bytes, total_bytes) >= FULL_PERCENT {
                     tracing::error!(used_bytes, total_bytes, "taking era out before it runs full");
-                    self.end_chain(Reason::MetadataFull, AFTER_FAILURE).await;
+                    self.end_chain(Reason::MetadataFull).await;
                 }
             }
             Ok(Health::Failed) => {
-                let reason = self.failure();
-                tracing::error!(%reason, "era has failed; taking it out so that writes go on");
-                self.end_chain(reason, AFTER_FAILURE).await;
+                tracing::error!("era has failed; taking it out so that writes go on");
+                self.end_chain(Reason::MetadataError).await;
             }
             Err(error) if error.hope == Hope::Broken => {
-                self.end_chain(error.reason, Duration::ZERO).await;
+                self.end_chain(error.reason).await;
             }
             Err(error) => tracing::warn!(error = crate::exit::chain(&error), "cannot ask era"),
         }
@@ -148,20 +145,24 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         percent
     }
 
-    fn failure(&self) -> Reason {
-        let Stack::Present(present) = &self.stack else { return Reason::MetadataError };
+    /// Era reports the same, whether its metadata is full or cannot be written.
+    fn told_apart(&self, reason: Reason) -> Reason {
+        let Stack::Present(present) = &self.stack else { return reason };
         let percent = present.metadata.as_ref().and_then(|used| used.used_percent);
-        if percent >= Some(FULL_PERCENT) { Reason::MetadataFull } else { Reason::MetadataError }
+        let full = reason == Reason::MetadataError && percent >= Some(FULL_PERCENT);
+        if full { Reason::MetadataFull } else { reason }
     }
 
-    /// The chain ends: era comes out, what remains is removed, and after `then` a new chain may begin.
-    pub(super) async fn end_chain(&mut self, reason: Reason, then: Duration) {
+    /// The chain ends: era comes out, what remains is removed, and in due time a new chain may begin.
+    pub(super) async fn end_chain(&mut self, reason: Reason) {
+        let reason = self.told_apart(reason);
         tracing::warn!(%reason, "the chain ends");
         self.context.metrics.broken(reason);
-        self.take_out(reason, 0, then).await;
+        self.pace.ended(Instant::now());
+        self.take_out(reason, 0).await;
     }
 
-    async fn take_out(&mut self, reason: Reason, attempts: u32, then: Duration) {
+    async fn take_out(&mut self, reason: Reason, attempts: u32) {
         self.evidence.seen = Some(reason);
         self.snapshots_due = Some(Instant::now());
         let out = self.operations.run(Operation::Detach, S::detach).await;
@@ -169,7 +170,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             Ok(()) => {
                 self.cleared = true;
                 self.free_device();
-                let retry = Instant::now() + then;
+                let retry = self.pace.next(reason, Instant::now());
                 self.by(retry);
                 self.stack = Stack::Absent(Absent {
                     reason: Reason::Attaching,
@@ -183,7 +184,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
                 tracing::error!(error = crate::exit::chain(&error), "cannot take era out");
                 let retry = Instant::now() + retry::after_stack(&error, attempts);
                 self.by(retry);
-                self.stack = Stack::Doomed { reason, attempts: attempts + 1, retry, then };
+                self.stack = Stack::Doomed { reason, attempts: attempts + 1, retry };
             }
         }
     }

@@ -5,12 +5,13 @@
 //! - `worker`: the loop
 //! - `wish`, `guard`, `attach`, `release`, `publish`, `snapshots`: the worker's steps
 //! - `holders`: one worker a stack
-//! - `retry`: when to try again (pure)
+//! - `retry`, `pace`: when to try again (pure)
 
 mod attach;
 mod chain;
 mod guard;
 mod holders;
+mod pace;
 mod publish;
 mod release;
 mod retry;

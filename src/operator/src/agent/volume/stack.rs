@@ -1,7 +1,5 @@
 //! What a worker knows of its volume's stack.
 
-use std::time::Duration;
-
 use eratrack_api::{MetadataUse, Reason};
 use tokio::time::Instant;
 
@@ -18,7 +16,7 @@ pub(super) enum Stack {
     /// Era is in the data path.
     Present(Box<Present>),
     /// The chain has ended and era is to come out, which did not succeed yet.
-    Doomed { reason: Reason, attempts: u32, retry: Instant, then: Duration },
+    Doomed { reason: Reason, attempts: u32, retry: Instant },
 }
 
 /// No era.

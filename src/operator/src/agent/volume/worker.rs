@@ -19,6 +19,7 @@ use tracing::Instrument;
 
 use super::chain::Evidence;
 use super::holders::Holders;
+use super::pace::Pace;
 use super::stack::Stack;
 use super::wish::Wish;
 use crate::agent::cluster::{Cluster, Key};
@@ -56,6 +57,7 @@ pub(crate) struct Worker<C, S, N> {
     pub(super) operations: Operations<S>,
     pub(super) stack: Stack,
     pub(super) evidence: Evidence,
+    pub(super) pace: Pace,
     /// Whether any stack that is on the machine was put in by this worker, for this object.
     pub(super) cleared: bool,
     /// The object's uid: one made again under the name knows nothing of what was said.
@@ -99,6 +101,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             mounts,
             stack: Stack::unknown(),
             evidence: Evidence::default(),
+            pace: Pace::default(),
             cleared: true,
             object: volume.metadata.uid.clone(),
             before: volume.status.clone().unwrap_or_default(),
@@ -206,7 +209,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         if let Stack::Present(present) = &self.stack
             && present.tracked.granularity != volume.spec.granularity
         {
-            self.end_chain(Reason::GranularityChanged, Duration::ZERO).await;
+            self.end_chain(Reason::GranularityChanged).await;
         }
         true
     }

@@ -164,6 +164,7 @@ async fn another_granularity_begins_another_chain() {
     let first = world.memory.chain();
     world.change(|volume| volume.spec.granularity = Granularity::from_bytes(1 << 20).expect("1Mi"));
     world.until("noticed", |world| world.says("TrackingIntact") == "GranularityChanged").await;
+    world.until("in again", |world| world.says("Attached") == "Attached").await;
     assert_ne!(world.memory.chain(), first);
     let status = world.memory.volume_now().and_then(|volume| volume.status).expect("a status");
     assert_eq!(status.granularity.map(Granularity::bytes), Some(1 << 20));

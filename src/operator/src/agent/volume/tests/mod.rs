@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 mod life;
 mod moves;
+mod pace;
 mod snapshots;
 
 use super::{Context, Worker};
