@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::progress::Progress;
 use super::run::{Outcome, Procedure};
 use super::step::{is_ready, is_settled};
 use crate::agent::cluster::Key;
@@ -29,7 +30,7 @@ async fn advance(memory: &Memory, tracked: Option<&Tracked>, name: &str) -> Outc
         volume: &volume,
         tracked,
         full_reason: Reason::NoBaseline,
-        last_boundary: None,
+        progress: &Progress::default(),
         node: "node1",
         boundaries: Arc::new(Semaphore::new(2)),
         now,

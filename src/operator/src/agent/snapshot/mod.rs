@@ -3,11 +3,13 @@
 //! - `step`: what to do next (pure)
 //! - `base`, `status`, `list`: what is written (pure)
 //! - `run`: does it, and decides again
+//! - `progress`: what is remembered between two tries
 //! - `error`: what follows when something fails
 
 pub(crate) mod base;
 mod error;
 pub(crate) mod list;
+pub(crate) mod progress;
 pub(crate) mod run;
 mod status;
 pub(crate) mod step;

@@ -16,6 +16,7 @@ use tracing::Instrument;
 use super::base::{Base, base_of};
 use super::error::{Remedy, SnapshotError};
 use super::list::List;
+use super::progress::Progress;
 use super::status;
 use super::step::{self, Recorded, Scope, Step, Volume, next_step};
 use crate::agent::cluster::{Cluster, Key, Notice};
@@ -32,6 +33,8 @@ pub(crate) enum Outcome {
     Settled,
     /// Look again at that time, or when the volume changes.
     Waiting(Option<Timestamp>),
+    /// Something did not succeed: try again, later each time.
+    HeldUp,
     /// The volume's chain is broken.
     Broken(Reason),
 }
@@ -44,16 +47,17 @@ pub(crate) struct Procedure<'a, C, S> {
     pub(crate) tracked: Option<&'a Tracked>,
     /// Why a snapshot without a base is full.
     pub(crate) full_reason: Reason,
-    /// Of any snapshot of the volume.
-    pub(crate) last_boundary: Option<Timestamp>,
+    /// What is remembered of earlier tries.
+    pub(crate) progress: &'a Progress,
     pub(crate) node: &'a str,
     /// The node's permits for boundaries.
     pub(crate) boundaries: Arc<Semaphore>,
     pub(crate) now: fn() -> Timestamp,
 }
 
-/// How long a snapshot that met an obstacle waits before the next try.
-const RETRY: Duration = Duration::from_secs(5);
+/// How long a snapshot waits for another volume's boundary.
+const TURN: Duration = Duration::from_secs(5);
+const NODE_BUSY: &str = "the node is making as many boundaries as it may";
 
 impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
     /// Goes on until it is complete, has failed, or must wait.
@@ -94,7 +98,14 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
                     self.fail(&snapshot, reason, &message).await?;
                     return Ok(Outcome::Settled);
                 }
-                Step::Boundary => self.boundary(&snapshot).await?,
+                Step::Boundary => match self.boundaries.clone().try_acquire_owned() {
+                    Ok(permit) => self.boundary(&snapshot, permit).await?,
+                    // Writers wait during a boundary, so only a few volumes of a node have one at a time.
+                    Err(_) => {
+                        self.say(&snapshot, Reason::RateLimited, NODE_BUSY).await?;
+                        return Ok(Outcome::Waiting((self.now)().checked_add(TURN).ok()));
+                    }
+                },
                 Step::Publish(recorded) => {
                     completed = true;
                     self.publish(&snapshot, recorded, resumed).await?
@@ -107,43 +118,26 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         Volume {
             uid: self.operations.volume_uid(),
             chain: self.tracked.map(|tracked| tracked.chain.as_str()),
-            last_boundary: self.last_boundary,
+            last_boundary: self.progress.last_boundary(),
         }
     }
 
-    async fn boundary(&self, snapshot: &EraSnapshot) -> Result<EraSnapshot, SnapshotError> {
+    async fn boundary(
+        &self,
+        snapshot: &EraSnapshot,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<EraSnapshot, SnapshotError> {
         let tracked = self.tracked()?;
-        let permit = self.permit(snapshot).await?;
-        let boundary = self
-            .operations
-            .run_with(Operation::Boundary, Some(permit), S::boundary)
-            .await
-            .map_err(SnapshotError::Boundary)?;
+        // One that fails, or that nobody hears of, has made writers wait all the same.
+        self.progress.boundary(Some((self.now)()));
+        let made = self.operations.run_with(Operation::Boundary, Some(permit), S::boundary).await;
+        let boundary = made.map_err(SnapshotError::Boundary)?;
+        self.progress.boundary(Some(boundary.time));
         let base = self.base(tracked, boundary).await?;
         tracing::info!(era = boundary.era.0, chain = tracked.chain, "boundary made");
         let status = status::with_boundary(snapshot, boundary, tracked, base, (self.now)());
         let written = self.cluster.write_snapshot(snapshot, &status).await;
         written.map_err(cluster("write the boundary down"))
-    }
-
-    /// One of the node's permits. Writers wait during a boundary, so only a few volumes of a node have one at a time.
-    async fn permit(&self, snapshot: &EraSnapshot) -> Result<OwnedSemaphorePermit, SnapshotError> {
-        if let Ok(permit) = self.boundaries.clone().try_acquire_owned() {
-            return Ok(permit);
-        }
-        self.say(snapshot, Reason::RateLimited, "the node is making as many boundaries as it may")
-            .await?;
-        let left = step::deadline(snapshot)
-            .and_then(|deadline| Duration::try_from(deadline.duration_since((self.now)())).ok())
-            .unwrap_or(RETRY);
-        match tokio::time::timeout(left, self.boundaries.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(SnapshotError::Boundary(StackError {
-                hope: Hope::Soon,
-                reason: Reason::RateLimited,
-                message: "other volumes' boundaries did not end in time".to_owned(),
-            })),
-        }
     }
 
     async fn base(
@@ -206,24 +200,30 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         let Scope::Since(Era(since)) = recorded.scope else {
             return Ok(List::full(blocks));
         };
-        self.operations
+        let uid = snapshot.uid().unwrap_or_default();
+        if let Some(list) = self.progress.list(&uid, recorded) {
+            return Ok(list);
+        }
+        let read = self
+            .operations
             .run(Operation::Changes, move |stacks, uid| {
                 stacks.changes(uid, Era(since)).map(|changes| List::incremental(&changes))
             })
-            .await
-            .map_err(SnapshotError::Read)
+            .await;
+        let list = read.map_err(SnapshotError::Read)?;
+        self.progress.keep(&uid, recorded, &list);
+        Ok(list)
     }
 
     async fn mend(&self, snapshot: Option<&EraSnapshot>, error: &SnapshotError) -> Outcome {
         tracing::warn!(error = crate::exit::chain(error), "snapshot held up");
-        let retry = Outcome::Waiting((self.now)().checked_add(RETRY).ok());
-        let Some(snapshot) = snapshot else { return retry };
+        let Some(snapshot) = snapshot else { return Outcome::HeldUp };
         let (outcome, written) = match error.remedy() {
             Remedy::Forget => (Outcome::Settled, Ok(())),
             Remedy::Break { chain } => (Outcome::Broken(chain), Ok(())),
-            Remedy::Retry { say: None } => (retry, Ok(())),
+            Remedy::Retry { say: None } => (Outcome::HeldUp, Ok(())),
             Remedy::Retry { say: Some((reason, message)) } => {
-                (retry, self.say(snapshot, reason, &message).await)
+                (Outcome::HeldUp, self.say(snapshot, reason, &message).await)
             }
             Remedy::Fail { reason, message } => {
                 (Outcome::Settled, self.fail(snapshot, reason, &message).await)
@@ -236,7 +236,7 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
             // A chain that broke is broken, whoever hears of it; the snapshot fails by itself at the next look.
             Err(error) if !matches!(outcome, Outcome::Broken(_)) => {
                 tracing::warn!(error = crate::exit::chain(&error), "the snapshot's status waits");
-                Outcome::Waiting((self.now)().checked_add(RETRY).ok())
+                Outcome::HeldUp
             }
             _ => outcome,
         }

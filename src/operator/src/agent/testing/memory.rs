@@ -51,6 +51,10 @@ struct Inner {
     quota: bool,
     /// Whether slices cannot be written just now.
     slices_stuck: bool,
+    /// Whether statuses of snapshots cannot be written just now.
+    statuses_stuck: bool,
+    /// How often a list was read.
+    reads: usize,
     /// How much of the metadata is in use, in percent.
     used_percent: u64,
     /// The only EraVolume.
@@ -103,6 +107,21 @@ impl Memory {
     /// Slices cannot be written just now, or can be again.
     pub(crate) fn hold_slices(&self, held: bool) {
         self.inner().slices_stuck = held;
+    }
+
+    /// Statuses of snapshots cannot be written just now, or can be again.
+    pub(crate) fn hold_statuses(&self, held: bool) {
+        self.inner().statuses_stuck = held;
+    }
+
+    /// How many boundaries were made.
+    pub(crate) fn boundaries(&self) -> usize {
+        self.inner().began.len()
+    }
+
+    /// How often a list was read.
+    pub(crate) fn reads(&self) -> usize {
+        self.inner().reads
     }
 
     /// So much of the metadata is in use, and so many eras have passed.
@@ -310,6 +329,7 @@ impl Stacks for Memory {
 
     fn changes(&self, _: &str, since: Era) -> Result<Changes, StackError> {
         self.effect("changes", |inner| {
+            inner.reads += 1;
             let changed = inner.blocks.iter().filter(|(_, era)| **era >= since.0);
             let marked: era_metadata::BlockSet = changed.map(|(&block, _)| block).collect();
             let marked_blocks = marked.count();
@@ -389,6 +409,9 @@ impl Cluster for Memory {
     ) -> Result<EraSnapshot, ClusterError> {
         let key = Key::of(snapshot);
         let what = key.to_string();
+        if self.inner().statuses_stuck {
+            return Err(ClusterError::Timeout { what, seconds: 10 });
+        }
         self.effect(&what.clone(), |inner| {
             let Some(there) = inner.snapshots.get_mut(&key) else {
                 return Err(ClusterError::Gone { what });

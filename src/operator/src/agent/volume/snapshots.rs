@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
+use super::retry;
 use super::stack::Stack;
 use super::worker::Worker;
 use crate::agent::cluster::{Cluster, Key};
@@ -17,10 +18,21 @@ use crate::agent::snapshot::run::{Outcome, Procedure};
 use crate::agent::snapshot::step;
 use crate::agent::stacks::Stacks;
 
+/// What one of the volume's snapshots met with; the others wait behind it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Obstacle {
+    /// Its uid.
+    snapshot: Option<String>,
+    attempts: u32,
+    until: Option<Instant>,
+}
+
 impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     /// Carries on what waits, when there is news or it is time; true when something may have changed for the volume.
     pub(super) async fn snapshots_if_due(&mut self, volume: &EraVolume) -> bool {
-        match self.snapshots_due {
+        // News may be a reason to look earlier, but not at what did not succeed.
+        match self.snapshots_due.map(|due| self.obstacle.until.map_or(due, |until| due.max(until)))
+        {
             Some(due) if Instant::now() >= due => self.snapshots_due = None,
             Some(due) => {
                 self.by(due);
@@ -29,7 +41,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             None => return false,
         }
         let all = self.of_claim(volume);
-        self.last_boundary = self.last_boundary.max(latest_boundary(&all));
+        self.progress.boundary(latest_boundary(&all));
         let rebased = self.note_base(&all);
         let waiting = waiting(&all);
         let any = !waiting.is_empty();
@@ -56,10 +68,18 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         let started = Instant::now();
         match self.procedure(volume).advance(&Key::of(snapshot)).await {
             Outcome::Completed(complete) => {
+                self.settled(snapshot);
                 self.completed(&complete, started.elapsed()).await;
                 true
             }
-            Outcome::Settled => true,
+            Outcome::Settled => {
+                self.settled(snapshot);
+                true
+            }
+            Outcome::HeldUp => {
+                self.held_up(snapshot);
+                false
+            }
             Outcome::Waiting(None) => {
                 let late = step::deadline(snapshot).map(|late| self.instant(late));
                 self.due(late.unwrap_or_else(Instant::now));
@@ -75,6 +95,28 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
                 false
             }
         }
+    }
+
+    fn settled(&mut self, snapshot: &EraSnapshot) {
+        self.progress.settled(snapshot.uid().as_deref().unwrap_or_default());
+        if self.obstacle.snapshot == snapshot.uid() {
+            self.obstacle = Obstacle::default();
+        }
+    }
+
+    /// Later each time; a boundary not before it may be made.
+    fn held_up(&mut self, snapshot: &EraSnapshot) {
+        let same = self.obstacle.snapshot == snapshot.uid();
+        let attempts = if same { self.obstacle.attempts } else { 0 };
+        let mut until = Instant::now() + retry::soon(attempts);
+        let last = self.progress.last_boundary();
+        let next = last.and_then(|last| last.checked_add(step::BOUNDARY_INTERVAL).ok());
+        if let (None, Some(next)) = (step::recorded(snapshot), next) {
+            until = until.max(self.instant(next));
+        }
+        self.obstacle =
+            Obstacle { snapshot: snapshot.uid(), attempts: attempts + 1, until: Some(until) };
+        self.due(until);
     }
 
     fn procedure<'a>(&'a self, volume: &'a EraVolume) -> Procedure<'a, C, S> {
@@ -95,7 +137,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
                         .unwrap_or(Reason::NoBaseline),
                 }
             }),
-            last_boundary: self.last_boundary,
+            progress: &self.progress,
             node: &self.context.node_name,
             boundaries: self.context.boundaries.clone(),
             now: self.context.now,
@@ -105,7 +147,6 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     async fn completed(&mut self, snapshot: &EraSnapshot, took: Duration) {
         let status = snapshot.status.as_ref();
         let time = status.and_then(|status| status.boundary_time.as_ref()).map(|time| time.0);
-        self.last_boundary = self.last_boundary.max(time);
         self.context.metrics.snapshot(&self.key, time, took);
         // The boundary has cost a commit anyway: what era says of itself now is said in the status.
         if let Stack::Present(present) = &mut self.stack {

@@ -20,12 +20,14 @@ use tracing::Instrument;
 use super::chain::Evidence;
 use super::holders::Holders;
 use super::pace::Pace;
+use super::snapshots::Obstacle;
 use super::stack::Stack;
 use super::wish::Wish;
 use crate::agent::cluster::{Cluster, Key};
 use crate::agent::discover::Node;
 use crate::agent::metrics::Metrics;
 use crate::agent::operations::Operations;
+use crate::agent::snapshot::progress::Progress;
 use crate::agent::stacks::{Found, FoundState, Stacks};
 
 /// How often a volume that nothing happens to is looked at nevertheless.
@@ -66,7 +68,8 @@ pub(crate) struct Worker<C, S, N> {
     pub(super) before: EraVolumeStatus,
     pub(super) persistent: Option<(Instant, PersistentVolume)>,
     pub(super) snapshots_due: Option<Instant>,
-    pub(super) last_boundary: Option<Timestamp>,
+    pub(super) progress: Progress,
+    pub(super) obstacle: Obstacle,
     pub(super) publish_attempts: u32,
     /// When to ask the API server about a volume that the watch does not show.
     pub(super) ask_at: Instant,
@@ -107,7 +110,8 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             before: volume.status.clone().unwrap_or_default(),
             persistent: None,
             snapshots_due: Some(Instant::now()),
-            last_boundary: None,
+            progress: Progress::default(),
+            obstacle: Obstacle::default(),
             publish_attempts: 0,
             ask_at: Instant::now(),
             wake: Instant::now(),
@@ -198,7 +202,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             self.evidence = Evidence::default();
             self.cleared = false;
             self.persistent = None;
-            self.last_boundary = None;
+            self.progress = Progress::default();
         }
         if self.object != volume.metadata.uid {
             self.object.clone_from(&volume.metadata.uid);

@@ -1,5 +1,7 @@
 //! Snapshots under way, and what the volume says of them.
 
+use std::time::Duration;
+
 use super::World;
 use crate::agent::snapshot::step::is_ready;
 
@@ -32,4 +34,42 @@ async fn one_that_completes_late_does_not_set_the_volumes_era_back() {
     world.memory.hold_slices(false);
     world.until("complete", |world| is_ready(&world.memory.get("a"))).await;
     world.until("intact", |world| world.says("TrackingIntact") == "ChainIntact").await;
+}
+
+/// Each boundary makes writers wait for a moment, also one that nobody could write down.
+#[tokio::test(start_paused = true)]
+async fn boundaries_that_cannot_be_written_down_become_rare_whatever_happens() {
+    let mut world = World::attached().await;
+    world.memory.hold_statuses(true);
+    world.ask("a");
+    for _ in 0..180 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.news.notify_one();
+    }
+    // Without news every 5 s it would be 36, with news 180. At 0, 10, 20, 30, 46, 78 and 138 s, give or take.
+    let made = world.memory.boundaries();
+    assert!((4..=8).contains(&made), "{made}");
+    world.memory.hold_statuses(false);
+    world.until("complete", |world| is_ready(&world.memory.get("a"))).await;
+    assert_eq!(world.memory.boundaries(), made + 1);
+}
+
+/// Reading a list begins a new era.
+#[tokio::test(start_paused = true)]
+async fn a_list_is_read_once_however_often_its_slices_are_tried() {
+    let mut world = World::attached().await;
+    world.complete("a").await;
+    let read = world.memory.reads();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    world.memory.write([1, 2, 3]);
+    world.memory.hold_slices(true);
+    world.ask("b");
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.news.notify_one();
+    }
+    world.memory.hold_slices(false);
+    world.until("complete", |world| is_ready(&world.memory.get("b"))).await;
+    assert_eq!(world.memory.reads(), read + 1);
+    assert_eq!(world.memory.listed("b").to_string(), "1-3");
 }
