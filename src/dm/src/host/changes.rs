@@ -2,13 +2,14 @@
 
 use std::fs::File;
 
-use era_metadata::{BlockSet, FileSource, Metadata, View};
+use era_metadata::{BlockSet, BlockSource, FileSource, Metadata, View};
 use eratrack_model::Era;
 use eratrack_model::extents::ChangedBlocks;
 use eratrack_model::names::Role;
 use eratrack_model::record::Record;
 use eratrack_model::units::DevNo;
 
+use super::attended::Attended;
 use super::{Changes, Host, HostError};
 use crate::era_status::EraStatus;
 use crate::port::Lookup;
@@ -23,7 +24,8 @@ struct Held {
 
 impl Host {
     /// Blocks written since the boundary with this era: takes dm-era's metadata snapshot, reads
-    /// it, and drops it whatever happens. X's table is proven ours before and after.
+    /// it, and drops it whatever happens. X's table is proven ours before and after, and every few
+    /// seconds meanwhile, when it is also asked whether era still works.
     pub fn changes(&self, record: &Record, since: Era) -> Result<Changes, HostError> {
         let lock = self.lock_stack(&record.stack)?;
         self.require_own_chain(&lock, record)?;
@@ -86,11 +88,11 @@ impl Host {
     }
 
     fn read(&self, record: &Record, root: u64, since: Era) -> Result<BlockSet, HostError> {
-        let unreadable = |source| HostError::Metadata { stack: record.stack.clone(), source };
-        let device = self.open_metadata(record)?;
-        let metadata = Metadata::open(device, View::HeldAt(root)).map_err(unreadable)?;
-        verify_geometry(record, metadata.granularity_sectors(), metadata.nr_blocks())?;
-        metadata.changed_since(since).map_err(unreadable)
+        let look = || self.require_intact(record).and_then(|()| self.working(record).map(drop));
+        let device = Attended::new(self.open_metadata(record)?, look);
+        let read = read_held(record, &device, root, since);
+        // What was found meanwhile is why nothing more was read.
+        read.map_err(|error| device.found().unwrap_or(error))
     }
 
     fn open_metadata(&self, record: &Record) -> Result<FileSource, HostError> {
@@ -106,6 +108,18 @@ impl Host {
     pub(super) fn dilation(&self, record: &Record, since: Era) -> Result<u64, HostError> {
         Ok(self.discards_since(record, since)?.dilation(record.granularity))
     }
+}
+
+fn read_held(
+    record: &Record,
+    device: impl BlockSource,
+    root: u64,
+    since: Era,
+) -> Result<BlockSet, HostError> {
+    let unreadable = |source| HostError::Metadata { stack: record.stack.clone(), source };
+    let metadata = Metadata::open(device, View::HeldAt(root)).map_err(unreadable)?;
+    verify_geometry(record, metadata.granularity_sectors(), metadata.nr_blocks())?;
+    metadata.changed_since(since).map_err(unreadable)
 }
 
 fn verify_geometry(record: &Record, granularity: u32, blocks: u32) -> Result<(), HostError> {

@@ -6,6 +6,7 @@
 //! time, also of two processes: a second one waits.
 
 mod attach;
+mod attended;
 mod boundaries;
 mod changes;
 mod detach;

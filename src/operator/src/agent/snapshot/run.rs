@@ -98,14 +98,14 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
                     self.fail(&snapshot, reason, &message).await?;
                     return Ok(Outcome::Settled);
                 }
-                Step::Boundary => match self.boundaries.clone().try_acquire_owned() {
-                    Ok(permit) => self.boundary(&snapshot, permit).await?,
+                Step::Boundary => {
                     // Writers wait during a boundary, so only a few volumes of a node have one at a time.
-                    Err(_) => {
+                    let Ok(permit) = self.boundaries.clone().try_acquire_owned() else {
                         self.say(&snapshot, Reason::RateLimited, NODE_BUSY).await?;
                         return Ok(Outcome::Waiting((self.now)().checked_add(TURN).ok()));
-                    }
-                },
+                    };
+                    self.boundary(&snapshot, permit).await?
+                }
                 Step::Publish(recorded) => {
                     completed = true;
                     self.publish(&snapshot, recorded, resumed).await?

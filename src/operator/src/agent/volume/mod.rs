@@ -1,14 +1,16 @@
 //! One tracked volume: a worker of its own, which does one thing at a time.
 //!
 //! - `chain`, `status`: what is said of it (pure)
+//! - `trouble`: why its chain ends (pure)
 //! - `stack`: what the worker knows
 //! - `worker`: the loop
-//! - `wish`, `guard`, `attach`, `release`, `publish`, `snapshots`: the worker's steps
+//! - `wish`, `guard`, `ending`, `attach`, `release`, `publish`, `snapshots`: the worker's steps
 //! - `holders`: one worker a stack
 //! - `retry`, `pace`: when to try again (pure)
 
 mod attach;
 mod chain;
+mod ending;
 mod guard;
 mod holders;
 mod pace;
@@ -20,6 +22,7 @@ mod stack;
 mod status;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod wish;
 mod worker;
 

@@ -66,7 +66,9 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     /// Whether the next one can go on after this one.
     async fn carry_on(&mut self, volume: &EraVolume, snapshot: &EraSnapshot) -> bool {
         let started = Instant::now();
-        match self.procedure(volume).advance(&Key::of(snapshot)).await {
+        let outcome =
+            self.attended(volume, &Key::of(snapshot)).await.unwrap_or_else(Outcome::Broken);
+        match outcome {
             Outcome::Completed(complete) => {
                 self.settled(snapshot);
                 self.completed(&complete, started.elapsed()).await;
@@ -94,6 +96,16 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
                 self.end_chain_with_best_reason(reason).await;
                 false
             }
+        }
+    }
+
+    /// Carries it on while the volume is looked after; an error is why the chain must end before. What is dropped then
+    /// in the middle of a request is found again as if the process had been killed.
+    async fn attended(&self, volume: &EraVolume, key: &Key) -> Result<Outcome, Reason> {
+        let procedure = self.procedure(volume);
+        tokio::select! {
+            outcome = procedure.advance(key) => Ok(outcome),
+            reason = self.watch_over() => Err(reason),
         }
     }
 

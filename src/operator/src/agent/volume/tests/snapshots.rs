@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::World;
 use crate::agent::snapshot::step::is_ready;
+use crate::agent::stacks::Liveness;
+use crate::agent::testing::memory::Held;
 
 impl World {
     /// The phase of a snapshot.
@@ -25,13 +29,13 @@ async fn they_keep_their_distance() {
 #[tokio::test(start_paused = true)]
 async fn one_that_completes_late_does_not_set_the_volumes_era_back() {
     let mut world = World::attached().await;
-    world.memory.hold_slices(true);
+    world.memory.hold(Held::Slices);
     world.ask("a");
     world.until("made", |world| world.phase("a") == "Reading").await;
     world.memory.use_metadata(30, 7);
     let era = |world: &World| world.memory.volume_now().and_then(|it| it.status?.era);
     world.until("said", |world| era(world) > Some(7)).await;
-    world.memory.hold_slices(false);
+    world.memory.let_go();
     world.until("complete", |world| is_ready(&world.memory.get("a"))).await;
     world.until("intact", |world| world.says("TrackingIntact") == "ChainIntact").await;
 }
@@ -40,7 +44,7 @@ async fn one_that_completes_late_does_not_set_the_volumes_era_back() {
 #[tokio::test(start_paused = true)]
 async fn boundaries_that_cannot_be_written_down_become_rare_whatever_happens() {
     let mut world = World::attached().await;
-    world.memory.hold_statuses(true);
+    world.memory.hold(Held::Statuses);
     world.ask("a");
     for _ in 0..180 {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -49,7 +53,7 @@ async fn boundaries_that_cannot_be_written_down_become_rare_whatever_happens() {
     // Without news every 5 s it would be 36, with news 180. At 0, 10, 20, 30, 46, 78 and 138 s, give or take.
     let made = world.memory.boundaries();
     assert!((4..=8).contains(&made), "{made}");
-    world.memory.hold_statuses(false);
+    world.memory.let_go();
     world.until("complete", |world| is_ready(&world.memory.get("a"))).await;
     assert_eq!(world.memory.boundaries(), made + 1);
 }
@@ -62,14 +66,45 @@ async fn a_list_is_read_once_however_often_its_slices_are_tried() {
     let read = world.memory.reads();
     tokio::time::sleep(Duration::from_secs(20)).await;
     world.memory.write([1, 2, 3]);
-    world.memory.hold_slices(true);
+    world.memory.hold(Held::Slices);
     world.ask("b");
     for _ in 0..60 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         world.news.notify_one();
     }
-    world.memory.hold_slices(false);
+    world.memory.let_go();
     world.until("complete", |world| is_ready(&world.memory.get("b"))).await;
     assert_eq!(world.memory.reads(), read + 1);
     assert_eq!(world.memory.listed("b").to_string(), "1-3");
+}
+
+/// The API server may take its time; an era that has failed may not be waited with.
+#[tokio::test(start_paused = true)]
+async fn era_that_fails_while_a_snapshot_is_under_way_comes_out_at_once() {
+    let mut world = World::attached().await;
+    world.complete("a").await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    world.memory.delay_requests(Duration::from_secs(300));
+    world.ask("b");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let started = Instant::now();
+    world.memory.fail_era();
+    world.until("taken out", |world| world.memory.chain().is_none()).await;
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_node_makes_as_many_boundaries_as_it_may_it_waits_and_the_volume_is_looked_after()
+{
+    let mut world = World::attached().await;
+    let all = world.context.boundaries.clone().acquire_many_owned(2).await.expect("permits");
+    world.ask("a");
+    world.until("held up", |world| world.phase("a") == "RateLimited").await;
+    let size_bytes = Some(1 << 40);
+    world.memory.set_live(Liveness::Reloaded { size_bytes });
+    world.until("noticed", |world| world.says("TrackingIntact") == "Resized").await;
+    world.until("in again", |world| world.says("Attached") == "Attached").await;
+    drop(all);
+    world.until("complete", |world| is_ready(&world.memory.get("a"))).await;
+    assert_eq!(world.memory.boundaries(), 1);
 }

@@ -1,0 +1,100 @@
+//! The machine in memory.
+
+use eratrack_api::Reason;
+use eratrack_model::Era;
+use eratrack_model::extents::ChangedBlocks;
+use eratrack_model::units::DevNo;
+
+use super::super::{at, tracked};
+use super::Memory;
+use crate::agent::cluster::ClusterError;
+use crate::agent::discover::{ClaimedVolume, DiscoverError, Node, Refusal};
+use crate::agent::stacks::{
+    Boundary, Changes, Found, Health, Hope, Liveness, StackError, Stacks, Tracked, Wanted,
+};
+
+fn machine(_: ClusterError) -> StackError {
+    StackError::unforeseen("killed".to_owned())
+}
+
+impl Stacks for Memory {
+    fn recover(&self) -> Result<Vec<Found>, StackError> {
+        Ok(Vec::new())
+    }
+
+    fn attach(&self, wanted: &Wanted) -> Result<(Tracked, bool), StackError> {
+        self.effect("attach", |inner| {
+            if let Some(stack) = &inner.stack {
+                return (stack.clone(), false);
+            }
+            let chain = tracked().chain.replacen("4444", &format!("444{}", 4 + inner.chains), 1);
+            let stack = Tracked { chain, granularity: wanted.granularity, ..tracked() };
+            inner.chains += 1;
+            inner.era = 1;
+            inner.stack = Some(stack.clone());
+            (stack, true)
+        })
+        .map_err(machine)
+    }
+
+    fn liveness(&self, uid: &str) -> Result<Liveness, StackError> {
+        let inner = self.inner();
+        inner.record(uid)?;
+        Ok(inner.live.unwrap_or(Liveness::Intact))
+    }
+
+    fn health(&self, uid: &str) -> Result<Health, StackError> {
+        let inner = self.inner();
+        inner.record(uid)?;
+        let used_bytes = 4096 + inner.used_percent * 10_000;
+        let well = Health::Good { era: Era(inner.era), used_bytes, total_bytes: 1_000_000 };
+        Ok(inner.health.unwrap_or(well))
+    }
+
+    fn boundary(&self, _: &str) -> Result<Boundary, StackError> {
+        if self.inner().health == Some(Health::Failed) {
+            let message = "the era device has failed".to_owned();
+            return Err(StackError { hope: Hope::Broken, reason: Reason::MetadataError, message });
+        }
+        if self.inner().live.is_some() {
+            let message = "253:3 no longer goes through era".to_owned();
+            return Err(StackError { hope: Hope::Broken, reason: Reason::TableReloaded, message });
+        }
+        self.effect("boundary", |inner| {
+            inner.era += 1;
+            let (era, length) = (inner.era, inner.log.len());
+            inner.began.insert(era, length);
+            Boundary { era: Era(era), time: at(25) }
+        })
+        .map_err(machine)
+    }
+
+    fn changes(&self, _: &str, since: Era) -> Result<Changes, StackError> {
+        self.effect("changes", |inner| {
+            inner.reads += 1;
+            let changed = inner.blocks.iter().filter(|(_, era)| **era >= since.0);
+            let marked: era_metadata::BlockSet = changed.map(|(&block, _)| block).collect();
+            let marked_blocks = marked.count();
+            Changes { runs: ChangedBlocks::new(marked, 0, u64::MAX), marked_blocks }
+        })
+        .map_err(machine)
+    }
+
+    fn detach(&self, _: &str) -> Result<(), StackError> {
+        self.effect("detach", |inner| {
+            inner.detached += 1;
+            (inner.stack, inner.live, inner.health) = (None, None, None);
+        })
+        .map_err(machine)
+    }
+}
+
+impl Node for Memory {
+    fn find(&self, _: &ClaimedVolume) -> Result<DevNo, DiscoverError> {
+        self.inner().device.ok_or_else(|| Refusal::NotInUse.into())
+    }
+
+    fn write_counters(&self, _: DevNo) -> Option<[u64; 4]> {
+        None
+    }
+}
