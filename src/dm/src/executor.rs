@@ -43,6 +43,8 @@ pub type Observer<'a> = &'a (dyn Fn(usize, &Step) + Sync);
 pub struct Outcome {
     /// The era that [`Step::ReadEra`] read.
     pub era: Option<Era>,
+    /// Metadata blocks of 4 KiB that were in use, and that there are, as the same step read.
+    pub metadata: Option<(u64, u64)>,
     /// When, and after how long, [`Step::Drain`] ended.
     pub drained: Option<(SystemTime, Duration)>,
 }
@@ -171,7 +173,11 @@ impl<S: Surroundings> Executor<'_, S> {
             Step::ClearSlot { x } => self.dm.clear(*x)?,
             Step::Remove { role } => self.dm.remove(self.own(*role)?)?,
             Step::Checkpoint => self.dm.message(self.own(Role::Era)?, "checkpoint")?,
-            Step::ReadEra => run.outcome.era = Some(self.read_era()?),
+            Step::ReadEra => {
+                let (era, used, total) = self.read_era()?;
+                run.outcome.era = Some(era);
+                run.outcome.metadata = Some((used, total));
+            }
             Step::Drain { x, table, keep_read_ahead } => {
                 let table = self.resolve(table)?;
                 self.verify(*x, &table)?;
@@ -250,11 +256,11 @@ impl<S: Surroundings> Executor<'_, S> {
         }
     }
 
-    fn read_era(&self) -> Result<Era, StepErrorKind> {
+    fn read_era(&self) -> Result<(Era, u64, u64), StepErrorKind> {
         let dev = self.own(Role::Era)?;
         let lines = self.dm.status(dev)?;
         match era_status::parse(&lines) {
-            Ok(EraStatus::Working { era, .. }) => Ok(era),
+            Ok(EraStatus::Working { era, used, total, held: _ }) => Ok((era, used, total)),
             Ok(EraStatus::Error) => Err(StepErrorKind::EraFailed { dev }),
             Err(text) => Err(StepErrorKind::Status { dev, text }),
         }

@@ -93,14 +93,15 @@ impl Host {
         let outcome =
             self.execute(&lock, &observed, &plan).map_err(|e| self.era_failed(record, e))?;
         self.require_intact(record)?;
-        let era = outcome.era.ok_or_else(|| HostError::Unexpected {
+        let read = outcome.era.zip(outcome.metadata);
+        let (era, (metadata_used, metadata_total)) = read.ok_or_else(|| HostError::Unexpected {
             stack: record.stack.clone(),
             what: "the plan of a boundary read no era".to_owned(),
         })?;
         let (time, drained_in) = outcome.drained.unwrap_or((SystemTime::now(), Duration::ZERO));
         self.about_to("write the boundary down");
         self.mark_boundary(&record.stack, era, discards)?;
-        Ok(Boundary { era, time, drained_in })
+        Ok(Boundary { era, time, drained_in, metadata_used, metadata_total })
     }
 
     pub(super) fn era_failed(&self, record: &Record, error: HostError) -> HostError {

@@ -221,7 +221,8 @@ fn machine_of_files(root: &Path, devices: &[DevNo]) {
 fn a_stack_in_place_is_adopted_and_comes_out() {
     let rig = Rig::new();
     assert_eq!(rig.recovered(), Recovery::Adopted(rig.record.clone()));
-    assert!(rig.host.boundary(&rig.record).is_ok());
+    let boundary = rig.host.boundary(&rig.record).unwrap();
+    assert_eq!((boundary.metadata_used, boundary.metadata_total), (20, 4096));
     assert_eq!(rig.host.detach(&rig.record.stack).unwrap(), Detached::Restored);
     rig.assert_restored();
 }

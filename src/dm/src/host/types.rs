@@ -102,6 +102,10 @@ pub struct Boundary {
     pub time: SystemTime,
     /// How long the drain took: the longest a write can have waited for it.
     pub drained_in: Duration,
+    /// Metadata blocks of 4 KiB in use. Act early: where there are none left, writes fail.
+    pub metadata_used: u64,
+    /// Metadata blocks of 4 KiB there are.
+    pub metadata_total: u64,
 }
 
 /// What may differ since a boundary: always a superset.
