@@ -20,9 +20,9 @@ pub trait Surroundings {
     /// LVM's lock on a volume group, for as long as the value lives.
     type Lock;
 
-    /// Told that this X's table is about to be swapped, after it was found as it must be, or that
-    /// this is over and X is not suspended: what a process that is killed in between leaves.
-    fn swapping(&self, x: Option<DevNo>);
+    /// Told that X's table is about to be swapped, after X was found as it must be; or that this
+    /// is over, and X neither suspended nor without its read-ahead.
+    fn swapping(&self, swap: Option<Swapping>);
     /// Takes LVM's lock.
     fn lock(&self, vg: &VgName) -> Result<Self::Lock, LockError>;
     /// Writes zeroes over the start of a block device, durably.
@@ -33,6 +33,15 @@ pub trait Surroundings {
     fn read_ahead(&self, dev: DevNo) -> Result<u64, MachineError>;
     /// Sets how far a device reads ahead, in KiB.
     fn set_read_ahead(&self, dev: DevNo, kib: u64) -> Result<(), MachineError>;
+}
+
+/// What a process that is killed while it swaps X's table must leave to the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Swapping {
+    /// X, which the kernel may have left suspended.
+    pub x: DevNo,
+    /// How far X read ahead before, in KiB: the swap resets it.
+    pub read_ahead: Option<u64>,
 }
 
 /// Told of each step before it happens: a trace, or a test that ends the process there.
@@ -228,7 +237,7 @@ impl<S: Surroundings> Executor<'_, S> {
     fn swap_in(&self, x: DevNo, table: &Table, keep_read_ahead: bool) -> Result<(), StepErrorKind> {
         let read_ahead =
             if keep_read_ahead { Some(self.surroundings.read_ahead(x)?) } else { None };
-        self.surroundings.swapping(Some(x));
+        self.surroundings.swapping(Some(Swapping { x, read_ahead }));
         let swapped = self.dm.load(x, table, Access::ReadWrite).and_then(|()| self.dm.swap(x));
         if swapped.is_err() {
             // Why the swap failed is what counts.
@@ -236,14 +245,15 @@ impl<S: Surroundings> Executor<'_, S> {
                 tracing::warn!(%x, %error, "the slot may have a table of ours");
             }
         }
+        let kept = match (&swapped, read_ahead) {
+            (Ok(()), Some(kib)) => self.surroundings.set_read_ahead(x, kib),
+            (Ok(()), None) | (Err(_), _) => Ok(()),
+        };
         if swapped.is_ok() || self.dm.info(&x.into()).is_ok_and(|info| !info.suspended) {
             self.surroundings.swapping(None);
         }
         swapped?;
-        if let Some(kib) = read_ahead {
-            self.surroundings.set_read_ahead(x, kib)?;
-        }
-        Ok(())
+        Ok(kept?)
     }
 
     fn limit_discards(&self, bytes: Bytes) -> Result<(), StepErrorKind> {

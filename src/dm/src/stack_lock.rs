@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eratrack_model::names::StackId;
-use eratrack_model::units::DevNo;
 
+use crate::executor::Swapping;
 use crate::file_lock::FileLock;
 use crate::machine::Machine;
 
@@ -70,11 +70,11 @@ impl StackLock {
         }
     }
 
-    /// Notes that this X's table is being swapped, or that this is over. Without the note all
-    /// works the same; only a kill in the wrong moment would then leave X suspended.
-    pub(crate) fn note_swapping(&self, x: Option<DevNo>) {
-        let noted = match x {
-            Some(x) => fs::write(&self.note, x.to_string()),
+    /// Notes that X's table is being swapped, or that this is over. Without the note all works the
+    /// same; only a kill in the wrong moment would then leave X suspended, or its read-ahead reset.
+    pub(crate) fn note_swapping(&self, swap: Option<Swapping>) {
+        let noted = match swap {
+            Some(swap) => fs::write(&self.note, to_text(swap)),
             None => forget(&self.note),
         };
         if let Err(error) = noted {
@@ -82,11 +82,25 @@ impl StackLock {
         }
     }
 
-    /// The X whose table an earlier process swapped when it was killed.
-    pub(crate) fn swap_cut_short(&self) -> Option<DevNo> {
+    /// The swap that an earlier process was at when it was killed.
+    pub(crate) fn swap_cut_short(&self) -> Option<Swapping> {
         // A note that does not read was never finished: its swap had not begun.
-        fs::read_to_string(&self.note).ok()?.parse().ok()
+        from_text(&fs::read_to_string(&self.note).ok()?)
     }
+}
+
+fn to_text(swap: Swapping) -> String {
+    let Swapping { x, read_ahead } = swap;
+    format!("{x} {}\n", read_ahead.map_or_else(|| "-".to_owned(), |kib| kib.to_string()))
+}
+
+fn from_text(text: &str) -> Option<Swapping> {
+    let (x, read_ahead) = text.strip_suffix('\n')?.split_once(' ')?;
+    let read_ahead = match read_ahead {
+        "-" => None,
+        kib => Some(kib.parse().ok()?),
+    };
+    Some(Swapping { x: x.parse().ok()?, read_ahead })
 }
 
 fn forget(note: &Path) -> io::Result<()> {
@@ -99,6 +113,7 @@ fn forget(note: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use eratrack_model::units::DevNo;
 
     const SOON: Duration = Duration::from_millis(30);
 
@@ -111,10 +126,16 @@ mod tests {
         assert!(error.contains("pv-1") && error.contains("run/lock/eratrack"), "{error}");
         assert!(StackLock::take(&machine, &"pv-2".parse().unwrap(), SOON).is_ok());
         let x = DevNo { major: 253, minor: 3 };
-        first.note_swapping(Some(x));
+        let swap = Swapping { x, read_ahead: Some(384) };
+        first.note_swapping(Some(swap));
         drop(first);
         let second = StackLock::take(&machine, &stack, SOON).unwrap();
-        assert_eq!(second.swap_cut_short(), Some(x));
+        assert_eq!(second.swap_cut_short(), Some(swap));
+        let without = Swapping { x, read_ahead: None };
+        second.note_swapping(Some(without));
+        assert_eq!(second.swap_cut_short(), Some(without));
+        fs::write(&second.note, "253:3 38").unwrap();
+        assert_eq!(second.swap_cut_short(), None, "half a note");
         second.note_swapping(None);
         second.note_swapping(None);
         assert_eq!(second.swap_cut_short(), None);

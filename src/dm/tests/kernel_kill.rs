@@ -6,6 +6,7 @@
 mod common;
 
 use std::env;
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,6 +30,8 @@ use rustix::process::{Signal, getpid, kill_process};
 const STACK: &str = "kill";
 const GRANULARITY: &str = "64Ki";
 const LOCK: Duration = Duration::from_secs(10);
+/// What X's owner has set: a swap resets it.
+const READ_AHEAD: &str = "384";
 /// No operation makes more changes than this.
 const MOST: usize = 100;
 
@@ -167,6 +170,7 @@ impl Scene {
             group.thick("data", 32)
         };
         let store = kit::metadata_dir(64);
+        fs::write(read_ahead(&volume), READ_AHEAD).unwrap();
         let mount = Mount::over("ext4", &volume.path, "");
         let writer = Writer::start(mount.path(), 4);
         let (host, original) = (common::host(store.path()), volume.table());
@@ -201,9 +205,15 @@ impl Scene {
     fn assert_as_before(&self) {
         assert_eq!(self.volume.table(), self.original);
         assert_slot_is_empty(&self.volume);
+        self.assert_read_ahead_is_kept();
         assert_none_suspended();
         assert_nothing_of_ours(self.store.path());
         assert_no_loop_over(self.store.path());
+    }
+
+    fn assert_read_ahead_is_kept(&self) {
+        let found = fs::read_to_string(read_ahead(&self.volume)).unwrap();
+        assert_eq!(found.trim(), READ_AHEAD);
     }
 
     fn end(self) {
@@ -211,6 +221,10 @@ impl Scene {
         println!("{} records", self.writer.stop_and_verify().records);
         self.mount.unmount_and_check("ext4");
     }
+}
+
+fn read_ahead(volume: &Volume) -> String {
+    format!("/sys/dev/block/{}/queue/read_ahead_kb", number(volume))
 }
 
 fn assert_slot_is_empty(volume: &Volume) {
@@ -307,6 +321,7 @@ fn chain_survives(test: &str, operation: Operation) {
             "{found:?}"
         );
         assert_slot_is_empty(&scene.volume);
+        scene.assert_read_ahead_is_kept();
         let again = scene.host.boundary(&record).unwrap();
         assert!(again.era > base.era);
         assert!(!scene.host.changes(&record, base.era).unwrap().runs.is_empty());

@@ -6,7 +6,7 @@ use eratrack_model::table::{Table, Target};
 use eratrack_model::units::{Bytes, DevNo, Sectors};
 
 use super::{FakeDevice, FakeEra, FakeKernel, READ_AHEAD, State};
-use crate::executor::Surroundings;
+use crate::executor::{Surroundings, Swapping};
 use crate::lvm_lock::LockError;
 use crate::machine::MachineError;
 use crate::port::{
@@ -246,7 +246,7 @@ impl Drop for FakeLock<'_> {
 impl<'a> Surroundings for &'a FakeKernel {
     type Lock = FakeLock<'a>;
 
-    fn swapping(&self, _x: Option<DevNo>) {}
+    fn swapping(&self, _swap: Option<Swapping>) {}
 
     fn lock(&self, vg: &VgName) -> Result<FakeLock<'a>, LockError> {
         let added = self.state().locked.insert(vg.clone());

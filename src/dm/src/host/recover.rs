@@ -8,6 +8,7 @@ use eratrack_model::record::{Phase, Record};
 
 use super::{Host, HostError, Liveness, Recovered, Recovery};
 use crate::era_status::EraStatus;
+use crate::executor::Swapping;
 use crate::port::Info;
 use crate::stack_lock::StackLock;
 use crate::store::StoreError;
@@ -77,24 +78,36 @@ impl Host {
         Ok(Recovery::Broken { record, found, era_failed })
     }
 
-    /// X is suspended if the kernel refused a table after the drain and the process was killed
-    /// before it could resume X. Only what such a process noted is resumed, for LVM's volumes with
-    /// LVM's lock: whatever else is suspended is left to whoever did that.
+    /// Makes up for a process that was killed while it swapped X's table: X is suspended if the
+    /// kernel refused the table after the drain, and the swap may have reset X's read-ahead. What
+    /// no such process noted is left to whoever suspended it. LVM's volumes are resumed with LVM's
+    /// lock.
     pub(super) fn wake(&self, lock: &StackLock, stack: &StackId) -> Result<(), HostError> {
-        let Some(x) = lock.swap_cut_short() else { return Ok(()) };
-        if let Some(info) = self.find(&x.into())?.filter(|info| info.suspended) {
-            let locked = volume_group(&info).map(|group| self.lock_group(&group)).transpose();
-            let _lvm = locked.map_err(|e| HostError::Unexpected {
-                stack: stack.clone(),
-                what: format!("{} is suspended: {e}", info.name),
-            })?;
-            let again = self.dm.info(&x.into())?;
-            if again.suspended && again.live && !again.inactive {
-                tracing::warn!(device = %info.name, "resuming a device that was left suspended");
-                self.dm.swap(x)?;
+        let Some(Swapping { x, read_ahead }) = lock.swap_cut_short() else { return Ok(()) };
+        if let Some(info) = self.find(&x.into())? {
+            self.resume(stack, &info)?;
+            if let Some(kib) = read_ahead {
+                self.machine.set_read_ahead(x, kib)?;
             }
         }
         lock.note_swapping(None);
+        Ok(())
+    }
+
+    fn resume(&self, stack: &StackId, x: &Info) -> Result<(), HostError> {
+        if !x.suspended {
+            return Ok(());
+        }
+        let locked = volume_group(x).map(|group| self.lock_group(&group)).transpose();
+        let _lvm = locked.map_err(|e| HostError::Unexpected {
+            stack: stack.clone(),
+            what: format!("{} is suspended: {e}", x.name),
+        })?;
+        let again = self.dm.info(&x.number.into())?;
+        if again.suspended && again.live && !again.inactive {
+            tracing::warn!(device = %x.name, "resuming a device that was left suspended");
+            self.dm.swap(x.number)?;
+        }
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use eratrack_model::lvm::VgName;
 use eratrack_model::units::{Bytes, DevNo, SECTOR_BYTES, Sectors};
 
 use super::Host;
-use crate::executor::Surroundings;
+use crate::executor::{Surroundings, Swapping};
 use crate::lvm_lock::{LockError, VolumeGroupLock};
 use crate::machine::MachineError;
 use crate::stack_lock::StackLock;
@@ -25,9 +25,9 @@ impl Host {
 impl Surroundings for At<'_> {
     type Lock = VolumeGroupLock;
 
-    fn swapping(&self, x: Option<DevNo>) {
-        self.lock.note_swapping(x);
-        if x.is_some() {
+    fn swapping(&self, swap: Option<Swapping>) {
+        self.lock.note_swapping(swap);
+        if swap.is_some() {
             self.host.about_to("swap the table");
         }
     }
@@ -64,6 +64,7 @@ impl Surroundings for At<'_> {
     }
 
     fn set_read_ahead(&self, dev: DevNo, kib: u64) -> Result<(), MachineError> {
+        self.host.about_to("set the read-ahead");
         self.host.machine.set_read_ahead(dev, kib)
     }
 }

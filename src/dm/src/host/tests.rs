@@ -14,6 +14,7 @@ use eratrack_model::table::Table;
 use eratrack_model::units::{Bytes, DevNo, Granularity, Sectors};
 
 use super::*;
+use crate::executor::Swapping;
 use crate::fake::FakeKernel;
 use crate::port::{Access, DmError, Info, Listed, Lookup, Slot, StatusLine};
 use crate::store::StoreConfig;
@@ -356,7 +357,8 @@ fn a_stack_that_somebody_has_open_gives_x_its_table_back_all_the_same() {
 /// resume X.
 fn leave_suspended(rig: &Rig) {
     let x = rig.record.x;
-    rig.host.lock_stack(&rig.record.stack).unwrap().note_swapping(Some(x));
+    let swap = Swapping { x, read_ahead: Some(384) };
+    rig.host.lock_stack(&rig.record.stack).unwrap().note_swapping(Some(swap));
     rig.kernel().somebody_suspends(x);
 }
 
@@ -384,6 +386,8 @@ fn what_a_killed_process_left_suspended_is_resumed_whatever_comes_next() {
         leave_suspended(&rig);
         way(&rig);
         assert_eq!(rig.kernel().suspended(), []);
+        let read_ahead = format!("sys/dev/block/{}/queue/read_ahead_kb", rig.record.x);
+        assert_eq!(fs::read_to_string(rig.root.path().join(read_ahead)).unwrap(), "384");
     }
 }
 
