@@ -25,16 +25,16 @@ struct Held {
 impl Host {
     /// Blocks written since the boundary with this era: takes dm-era's metadata snapshot, reads
     /// it, and drops it whatever happens. X's table is proven ours before and after, and every few
-    /// seconds meanwhile, when it is also asked whether era still works.
+    /// seconds meanwhile, when it is also asked whether era still works; the snapshot is proven the
+    /// same one until it was read.
     pub fn changes(&self, record: &Record, since: Era) -> Result<Changes, HostError> {
         let lock = self.lock_stack(&record.stack)?;
         self.require_own_chain(&lock, record)?;
         self.require_intact(record)?;
-        let held = self.take(record)?;
-        self.about_to("read the metadata snapshot");
-        let read = self.read(record, held.root, since);
+        self.take(record)?;
+        let read = self.read_held(record, since);
         let dropped = self.drop_held(record);
-        let marked = read?;
+        let (held, marked) = read?;
         dropped?;
         let dilation = self.dilation(record, since)?;
         self.require_intact(record)?;
@@ -51,7 +51,7 @@ impl Host {
         })
     }
 
-    fn take(&self, record: &Record) -> Result<Held, HostError> {
+    fn take(&self, record: &Record) -> Result<(), HostError> {
         if let EraStatus::Working { held: Some(_), .. } = self.working(record)? {
             // A process that was killed while it read has left it; only one can be held.
             self.drop_held(record)?;
@@ -59,14 +59,32 @@ impl Host {
         self.about_to("take the metadata snapshot");
         self.dm
             .message(self.era_device(record)?, "take_metadata_snap")
-            .map_err(|e| self.era_failed(record, HostError::NewEra(e)))?;
+            .map_err(|e| self.era_failed(record, HostError::NewEra(e)))
+    }
+
+    fn read_held(&self, record: &Record, since: Era) -> Result<(Held, BlockSet), HostError> {
+        let held = self.held(record)?;
+        self.about_to("read the metadata snapshot");
+        let marked = self.read(record, held.root, since)?;
+        // Its blocks are given back once it is dropped. Whoever takes another begins an era.
+        let now = self.held(record)?;
+        if (now.root, now.era) == (held.root, held.era) {
+            return Ok((held, marked));
+        }
+        Err(HostError::Unexpected {
+            stack: record.stack.clone(),
+            what: "somebody else took another metadata snapshot while it was read".to_owned(),
+        })
+    }
+
+    fn held(&self, record: &Record) -> Result<Held, HostError> {
         match self.working(record)? {
             EraStatus::Working { era, used, total, held: Some(root) } => {
                 Ok(Held { root, era, used, total })
             }
             status => Err(HostError::Unexpected {
                 stack: record.stack.clone(),
-                what: format!("no metadata snapshot is held after taking one: {status:?}"),
+                what: format!("the metadata snapshot that was taken is not held: {status:?}"),
             }),
         }
     }
@@ -78,7 +96,7 @@ impl Host {
         }
     }
 
-    fn drop_held(&self, record: &Record) -> Result<(), HostError> {
+    pub(super) fn drop_held(&self, record: &Record) -> Result<(), HostError> {
         self.about_to("drop the metadata snapshot");
         Ok(self.dm.message(self.era_device(record)?, "drop_metadata_snap")?)
     }

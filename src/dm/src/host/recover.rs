@@ -68,7 +68,12 @@ impl Host {
     }
 
     fn take_over(&self, lock: &StackLock, record: Record) -> Result<Recovery, HostError> {
-        let era_failed = self.status(&record)? == EraStatus::Error;
+        let status = self.status(&record)?;
+        if let EraStatus::Working { held: Some(_), .. } = status {
+            // A process that was killed while it read has left it, and it takes up room.
+            self.drop_held(&record)?;
+        }
+        let era_failed = status == EraStatus::Error;
         let finished = if era_failed { None } else { self.finish(lock, record.clone())? };
         if let Some(record) = finished {
             return Ok(Recovery::Adopted(record));

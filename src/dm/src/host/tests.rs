@@ -16,7 +16,7 @@ use eratrack_model::units::{Bytes, DevNo, Granularity, Sectors};
 use super::*;
 use crate::executor::Swapping;
 use crate::fake::FakeKernel;
-use crate::port::{Access, DmError, Info, Listed, Lookup, Slot, StatusLine};
+use crate::port::{Access, DmError, DmErrorKind, Info, Listed, Lookup, Slot, StatusLine};
 use crate::store::StoreConfig;
 
 const DISK: DevNo = DevNo { major: 8, minor: 0 };
@@ -401,4 +401,31 @@ fn what_somebody_else_suspended_stays_so_also_when_that_ended_a_boundary() {
     let found = rig.recovered();
     assert!(matches!(found, Recovery::Failed(_)), "{found:?}");
     assert_eq!(rig.kernel().suspended(), [x]);
+}
+
+#[test]
+fn a_metadata_snapshot_is_dropped_wherever_a_read_fails() {
+    let rig = Rig::new();
+    let since = rig.host.boundary(&rig.record).unwrap().era;
+    let taken = |rig: &Rig| rig.kernel().era_on(METADATA).era;
+    // The status right after it was taken: the second call from there.
+    let before = taken(&rig);
+    rig.once_after("message", 0, |kernel| kernel.fail_at(1, DmErrorKind::Errno(5)));
+    let error = rig.host.changes(&rig.record, since).unwrap_err();
+    assert!(matches!(error, HostError::DeviceMapper(_)), "{error}");
+    assert!(taken(&rig) > before && !rig.kernel().era_on(METADATA).held);
+    // There is no node to open the metadata by.
+    rig.kernel().no_faults();
+    let before = taken(&rig);
+    let error = rig.host.changes(&rig.record, since).unwrap_err();
+    assert!(matches!(error, HostError::Unexpected { .. }), "{error}");
+    assert!(taken(&rig) > before && !rig.kernel().era_on(METADATA).held);
+}
+
+#[test]
+fn a_start_drops_the_metadata_snapshot_that_a_killed_process_held() {
+    let rig = Rig::new();
+    rig.kernel().message(rig.era, "take_metadata_snap").unwrap();
+    assert_eq!(rig.recovered(), Recovery::Adopted(rig.record.clone()));
+    assert!(!rig.kernel().era_on(METADATA).held);
 }
