@@ -79,29 +79,23 @@ fn expect(holds: bool, what: &str, seen: &Snapshot) -> Outcome {
     if holds { Ok(()) } else { Err(format!("NOT TRUE: {what}\nseen: {seen:?}").into()) }
 }
 
-/// `cluster_agent_killed`: SIGKILL at different moments after a snapshot was asked for loses no changed block.
+/// `cluster_agent_killed`: SIGKILL as soon as a snapshot is asked for, and as soon as its boundary is made, loses no
+/// changed block.
 pub(super) fn agent_killed() -> Outcome {
     let mut follower = Follower::start(Stage::open("cluster-agent-killed")?)?;
-    for milliseconds in [0, 100, 300] {
+    for moment in ["/metadata/uid", "/status/era"] {
         follower.application.until_more(20)?;
         let name = follower.ask_for_snapshot()?;
-        let kill = format!(
-            "sleep 0.{milliseconds:03}; until pkill -KILL -x -f '/eratrack agent.*'; do sleep 0.1; done"
-        );
-        follower.stage.node().run(&kill)?;
+        let object = format!("erasnapshot/{name}");
+        follower.stage.user.until(&object, moment, super::stage::SOON, |snapshot| {
+            snapshot.pointer(moment).map(drop).ok_or_else(String::new)
+        })?;
+        follower.stage.node().run("pkill -KILL -x -f '/eratrack agent.*'")?;
         // A new pod starts at once; the old one would be held back longer after each crash.
         let agents = "app.kubernetes.io/component=agent";
         let cluster = follower.stage.cluster().kubectl();
-        cluster.run(&[
-            "delete",
-            "pod",
-            "-n",
-            NAMESPACE,
-            "-l",
-            agents,
-            "--force",
-            "--wait=false",
-        ])?;
+        let delete = ["delete", "pod", "-n", NAMESPACE, "-l", agents, "--force", "--wait=false"];
+        cluster.run(&delete)?;
         follower.receive(&name)?;
         follower.copy_increment()?;
     }

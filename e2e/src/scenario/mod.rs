@@ -2,8 +2,10 @@
 
 mod admission;
 mod admission_rights;
+mod block_mode;
 mod chain;
 mod definitions;
+mod lvm_lock;
 mod main_job;
 mod refusals;
 mod schema;
@@ -35,10 +37,12 @@ pub(crate) fn all() -> Vec<Vec<Vec<Scenario>>> {
             scenario("cluster_refusals", refusals::run),
             scenario("cluster_lvextend", chain::lvextend),
             scenario("cluster_thin_volume", chain::thin_volume),
+            scenario("cluster_block_mode", block_mode::run),
         ],
         vec![
             scenario("cluster_agent_killed", chain::agent_killed),
             scenario("cluster_volume_remounted", chain::volume_remounted),
+            scenario("cluster_lvm_lock", lvm_lock::run),
         ],
     ];
     // It takes eratrack away.

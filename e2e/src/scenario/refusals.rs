@@ -84,30 +84,16 @@ mount -t tmpfs tmpfs /disk/memory
 truncate -s 64M /disk/disk.img
 losetup /dev/loop77 /disk/disk.img || { mknod /dev/loop77 b 7 77; losetup /dev/loop77 /disk/disk.img; }",
     )?;
-    offer(stage, "directory", "/disk/directory", "ReadWriteOnce")?;
-    offer(stage, "memory", "/disk/memory", "ReadWriteOnce")?;
-    offer(stage, "disk", "/dev/loop77", "ReadWriteOnce")?;
+    stage.offer_device("directory", "/disk/directory", "ReadWriteOnce")?;
+    stage.offer_device("memory", "/disk/memory", "ReadWriteOnce")?;
+    stage.offer_device("disk", "/dev/loop77", "ReadWriteOnce")?;
     let many = stage.plan("many", 64);
     stage.node().run(&many.create())?;
-    offer(stage, "many", &many.device(), "ReadWriteMany")?;
+    stage.offer_device("many", &many.device(), "ReadWriteMany")?;
     stage.user.apply(UNBOUND)?;
     let used = ["directory", "memory", "disk", "many", "snapshots", "fine"];
     stage.user.apply(&used.map(|claim| Application::idle(claim, &[claim])).join("---\n"))?;
     stage.user.run(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=90s"]).map(drop)
-}
-
-fn offer(stage: &Stage, claim: &str, path: &str, mode: &str) -> Outcome {
-    let volume = stage.plan(claim, 64);
-    let manifest = volume.manifest().replace(&volume.device(), path).replace("ReadWriteOnce", mode);
-    // Only a device has a file system to be made.
-    let manifest = if path.starts_with("/dev/") {
-        manifest
-    } else {
-        manifest
-            .replace(", fsType: ext4", "")
-            .replace("  mountOptions: [noatime, noinit_itable]\n", "")
-    };
-    stage.offer(&volume.name, &manifest)
 }
 
 const UNBOUND: &str = "apiVersion: v1
@@ -121,11 +107,19 @@ fn tables(stage: &Stage, volumes: &[Volume]) -> Outcome<Vec<String>> {
 }
 
 /// The user sees the refusal as an event of what the user wrote, too.
+/// Each refusal is told on the object that the user wrote, and on the volume.
 fn events(stage: &Stage) -> Outcome {
-    let events = stage.user.run(&["events", "--for", "eratracking/nowhere"])?;
-    if events.contains("ClaimNotFound") {
-        Ok(())
-    } else {
-        Err(format!("no event of eratracking/nowhere says ClaimNotFound:\n{events}").into())
+    let told = |object: &str, reason: &str| -> Outcome<bool> {
+        Ok(stage.user.run(&["events", "--for", object])?.contains(reason))
+    };
+    let mut missing = Vec::new();
+    for Refusal { object, reason, .. } in REFUSALS {
+        let tracking = object.replace("eravolume/", "eratracking/");
+        for object in [*object, &tracking] {
+            if !told(object, reason)? {
+                missing.push(format!("no event of {object} says {reason}"));
+            }
+        }
     }
+    if missing.is_empty() { Ok(()) } else { Err(missing.join("\n").into()) }
 }

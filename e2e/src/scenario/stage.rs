@@ -71,6 +71,22 @@ impl Stage {
         Ok(())
     }
 
+    /// Offers something else on the node, a device or a directory, to a claim of that name.
+    pub(super) fn offer_device(&self, claim: &str, path: &str, mode: &str) -> Outcome {
+        let volume = self.plan(claim, 64);
+        let manifest =
+            volume.manifest().replace(&volume.device(), path).replace("ReadWriteOnce", mode);
+        // Only a device has a file system to be made.
+        let manifest = if path.starts_with("/dev/") {
+            manifest
+        } else {
+            manifest
+                .replace(", fsType: ext4", "")
+                .replace("  mountOptions: [noatime, noinit_itable]\n", "")
+        };
+        self.offer(&volume.name, &manifest)
+    }
+
     /// Starts the application on a claim and waits until it writes.
     pub(super) fn application(&self, claim: &str) -> Outcome<Application> {
         self.user.apply(&Application::manifest(claim, claim))?;
