@@ -31,8 +31,7 @@ pub(crate) fn run(filter: Option<&str>) -> Outcome {
     setup::packages()?;
     for bench in BENCHES {
         if filter.is_none_or(|part| bench.name.contains(part)) {
-            let table = progress::step(&format!("measuring {}", bench.name), bench.measure)?;
-            println!("{table}\n");
+            println!("{}\n", (bench.measure)()?);
         }
     }
     Ok(())
@@ -47,7 +46,9 @@ fn in_guest(name: &str, script: &str) -> Outcome<String> {
         Limits { total: Duration::from_secs(15 * 60), silence: Duration::from_secs(3 * 60) };
     let mut printed = String::new();
     let name = format!("bench-{name}");
-    let ended = guest::run(&name, MEMORY_MIB, &program, limits, |text| printed.push_str(text))?;
+    let ended = progress::step(&format!("measuring {name} in a guest"), || {
+        guest::run(&name, MEMORY_MIB, &program, limits, |text| printed.push_str(text))
+    })?;
     if ended.status == 0 {
         return Ok(printed);
     }
