@@ -2,12 +2,13 @@
 //!
 //! Each is registered the moment it exists and undone in reverse order: when its ticket is dropped, at the end of the
 //! run, on Ctrl-C, SIGTERM or SIGHUP, and on a panic. The list is also kept in a journal under `target/e2e/runs`, so
-//! that what a killed run left behind is undone by the next one, and what `--keep` left by `cargo e2e down`.
+//! that what a run that was killed outright left behind is undone by its watchman (`reap`), and what `--keep` left by
+//! `cargo e2e down`.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -117,11 +118,30 @@ pub(crate) fn install() -> io::Result<()> {
             std::process::exit(128 + signal);
         }
     });
+    start_watchman()?;
     match sweep(|journal| !journal.keep) {
         0 => {}
         swept => eprintln!("cleaned up what {swept} killed run(s) had left behind"),
     }
     Ok(())
+}
+
+/// A process that outlives us by as long as it takes to undo what we left, should we be killed in a way that we cannot
+/// answer. It learns of our end by that of its input.
+fn start_watchman() -> io::Result<()> {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("reap").process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Dropping the child does not end it, and dropping its input would: that is kept until our own end.
+    std::mem::forget(command.spawn()?.stdin);
+    Ok(())
+}
+
+/// The watchman's work.
+pub(crate) fn reap() {
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
+    sweep(|journal| !journal.keep);
 }
 
 /// Ends what earlier runs left up, kept or not.
@@ -297,10 +317,15 @@ fn is_alive(process: Process) -> bool {
     started(process.pid) == Some(process.started)
 }
 
-/// Field 22 of /proc/PID/stat; the name, field 2, may itself hold spaces and parentheses.
+/// Field 22 of /proc/PID/stat; the name, field 2, may itself hold spaces and parentheses. None for one that has ended,
+/// even if nobody has asked how yet.
 fn started(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    if matches!(*fields.first()?, "Z" | "X") {
+        return None;
+    }
+    fields.get(19)?.parse().ok()
 }
 
 fn boot_id() -> String {
@@ -317,6 +342,16 @@ mod tests {
         let us = Process { pid, started: started(pid).unwrap() };
         assert!(is_alive(us));
         assert!(!is_alive(Process { started: us.started + 1, ..us }));
+    }
+
+    #[test]
+    fn one_that_has_ended_is_not_alive_even_before_it_is_waited_for() {
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        wait::until("its end", Duration::from_secs(10), || started(pid).is_none().then_some(()))
+            .unwrap();
+        assert!(Path::new(&format!("/proc/{pid}")).exists(), "it was waited for");
+        child.wait().unwrap();
     }
 
     #[test]

@@ -83,6 +83,9 @@ enum Command {
         /// Only benchmarks whose name contains this
         filter: Option<String>,
     },
+    /// Wait for the end of the run that started this, and undo what it left
+    #[command(hide = true)]
+    Reap,
     /// Serve a root shell to the harness: what runs in a node's guest
     #[command(hide = true)]
     NodeShell,
@@ -91,7 +94,7 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Inside a guest the journals of the machine's runs are in sight, and none of its business.
-    if !matches!(arguments.command, Command::NodeShell)
+    if !matches!(arguments.command, Command::NodeShell | Command::Reap)
         && let Err(error) = cleanup::install()
     {
         eprintln!("error: cannot handle signals: {error}");
@@ -119,6 +122,10 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Guest { memory, deadline, command } => guest::command(memory, deadline, &command),
         Command::Generate { check } => generate::run(check).map(|()| ExitCode::SUCCESS),
         Command::Bench { filter } => bench::run(filter.as_deref()).map(|()| ExitCode::SUCCESS),
+        Command::Reap => {
+            cleanup::reap();
+            Ok(ExitCode::SUCCESS)
+        }
         Command::NodeShell => cluster::serve_node_shell().map(|()| ExitCode::SUCCESS),
     }
 }

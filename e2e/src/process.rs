@@ -7,6 +7,9 @@ use std::{
     io::{self, BufRead, BufReader},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
 };
 
 use crate::cleanup::{self, Ticket};
@@ -29,6 +32,14 @@ pub(crate) enum Error {
         command: String,
         /// Why.
         source: io::Error,
+    },
+    /// It was ended.
+    #[error("`{command}` was ended: it said nothing for {minutes} minutes")]
+    Silent {
+        /// The command line.
+        command: String,
+        /// For how long.
+        minutes: u64,
     },
     /// It ended without success.
     #[error("`{command}` ended with {status}{}", quoted(output))]
@@ -77,15 +88,31 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Error> {
     Err(Error::Failed { command: shown, status: output.status, output: tail(&said, 40) })
 }
 
-/// Runs a program to its end and hands over each line of its standard output as it comes; errors go where ours go.
+/// Longer than a program that is at work says nothing.
+const SILENCE: Duration = Duration::from_secs(10 * 60);
+
+/// Runs a program to its end and hands over each line of its standard output as it comes; errors go where ours go. One
+/// that says nothing for too long is ended.
 pub(crate) fn lines(command: &mut Command, mut each: impl FnMut(&str)) -> Result<(), Error> {
     let shown = shown(command);
-    let (mut child, _ticket) = cleanup::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))
+    let (mut child, ticket) = cleanup::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))
         .map_err(|source| Error::Start { command: shown.clone(), source })?;
     let follow = |source| Error::Follow { command: shown.clone(), source };
+    let (sender, receiver) = mpsc::channel();
     if let Some(stdout) = child.stdout.take() {
-        for line in BufReader::new(stdout).split(b'\n') {
-            each(&String::from_utf8_lossy(&line.map_err(follow)?));
+        thread::spawn(move || {
+            // A receiver that is gone has given up.
+            BufReader::new(stdout).split(b'\n').try_for_each(|line| sender.send(line))
+        });
+    }
+    loop {
+        match receiver.recv_timeout(SILENCE) {
+            Ok(line) => each(&String::from_utf8_lossy(&line.map_err(follow)?)),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                drop(ticket);
+                return Err(Error::Silent { command: shown, minutes: SILENCE.as_secs() / 60 });
+            }
         }
     }
     let status = child.wait().map_err(follow)?;

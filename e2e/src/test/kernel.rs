@@ -25,10 +25,16 @@ const MEMORY_MIB: u32 = 1024;
 const LIMITS: Limits =
     Limits { total: Duration::from_secs(30 * 60), silence: Duration::from_secs(5 * 60) };
 
-/// Runs the kernel tests.
-pub(crate) fn run(filter: Filter, report: &Report) -> Outcome {
+/// Runs the kernel tests. Where all of the workspace's tests are built already, theirs are taken from those: built alone,
+/// with fewer features, they would be built once more.
+pub(crate) fn run(filter: Filter, all_built: bool, report: &Report) -> Outcome {
     let mut jobs = Vec::new();
-    for binary in binaries::kernel(filter.0)? {
+    let binaries = if all_built {
+        binaries::all()?.into_iter().filter(Binary::is_kernel).collect()
+    } else {
+        binaries::kernel(filter.0)?
+    };
+    for binary in binaries {
         let names = binary.list(true)?;
         let chosen: BTreeSet<String> =
             names.into_iter().filter(|test| filter.takes(&binary.full_name(test))).collect();

@@ -38,7 +38,7 @@ pub(crate) fn run(filter: Option<&str>, tier: Option<Tier>) -> Outcome<ExitCode>
         report.tier("unit", || unit::run(filter, &report));
     }
     if chosen(Tier::Kernel) {
-        report.tier("kernel", || kernel::run(filter, &report));
+        report.tier("kernel", || kernel::run(filter, chosen(Tier::Unit), &report));
     }
     if chosen(Tier::Cluster) {
         cluster::run(filter, &report);
