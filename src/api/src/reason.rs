@@ -147,9 +147,9 @@ reasons! {
     LimitExceeded: &[(EraVolume, Attached), (EraVolume, TrackingIntact), (EraVolume, Ready), (EraTracking, Ready)],
         "A limit of the administrator would be exceeded: the finest granularity, or the metadata of a volume or of a node.",
         "Choose a coarser granularity, or have the administrator raise the limit that the message names.";
-    OperationFailed: &[(EraVolume, Attached), (EraVolume, TrackingIntact), (EraVolume, Ready), (EraSnapshot, Ready)],
-        "The kernel or the node refused a step; the volume was left, or put back, as it was.",
-        "The message says which step and why. It is tried again; look at the agent's log if it stays.";
+    OperationFailed: &[(EraVolume, Attached), (EraVolume, TrackingIntact), (EraVolume, Ready), (EraSnapshot, Ready), (EraTracking, Ready), (EraTracking, SnapshotCurrent)],
+        "The kernel, the node or the API server refused a step; the volume was left, or put back, as it was.",
+        "The message says which step and why. It is tried again; look at the log of the agent, or of the controller, if it stays.";
     Detaching: VOLUME,
         "The volume's original table is being put back.",
         "Nothing: it takes seconds.";
@@ -294,9 +294,9 @@ reasons! {
     ListUnreadable: FAILURE,
         "The recorded changes could not be read, or failed their checksums.",
         "Create another one; check the disk of the metadata directory if it happens again.";
-    QuotaExceeded: FAILURE,
-        "A ResourceQuota of the namespace does not admit the slices.",
-        "Raise the quota on count/changedblockslices.eratrack.dev.";
+    QuotaExceeded: &[(EraSnapshot, Failed), (EraSnapshot, Ready), (EraTracking, Ready), (EraTracking, SnapshotCurrent)],
+        "A ResourceQuota of the namespace does not admit the object that the message names.",
+        "Raise the quota on count/eravolumes, count/erasnapshots or count/changedblockslices (.eratrack.dev).";
     VolumeChanged: FAILURE,
         "The claim is now bound to another volume than when the snapshot was asked for.",
         "Create another one.";

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use eratrack_api::Reason;
 use kube::core::Status;
 
 /// What kind of refusal.
@@ -15,8 +16,10 @@ pub(crate) enum ApiErrorKind {
     Exists,
     /// The request breaks a rule; the same request will break it again.
     Invalid,
-    /// We may not, or a quota is used up.
+    /// We may not.
     Forbidden,
+    /// A ResourceQuota of the namespace is used up.
+    QuotaExceeded,
     /// Not now: too many requests, a time-out, no connection.
     Unavailable,
 }
@@ -52,6 +55,18 @@ impl ApiError {
         Self { kind: ApiErrorKind::Unavailable, doing, object, message, source: None }
     }
 
+    /// The reason a condition gives for it, if a user or an administrator must act before it can succeed.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        match self.kind {
+            ApiErrorKind::QuotaExceeded => Some(Reason::QuotaExceeded),
+            ApiErrorKind::Forbidden | ApiErrorKind::Invalid => Some(Reason::OperationFailed),
+            ApiErrorKind::Gone
+            | ApiErrorKind::Conflict
+            | ApiErrorKind::Exists
+            | ApiErrorKind::Unavailable => None,
+        }
+    }
+
     /// When it is worth another try.
     pub(crate) fn retry_after(&self) -> Duration {
         match self.kind {
@@ -61,7 +76,7 @@ impl ApiError {
             }
             ApiErrorKind::Unavailable => Duration::from_secs(5),
             // An administrator must act first.
-            ApiErrorKind::Forbidden => Duration::from_secs(60),
+            ApiErrorKind::Forbidden | ApiErrorKind::QuotaExceeded => Duration::from_secs(60),
             ApiErrorKind::Invalid => Duration::from_secs(300),
         }
     }
@@ -76,6 +91,8 @@ fn of_status(status: &Status) -> ApiErrorKind {
         (409, "AlreadyExists") => ApiErrorKind::Exists,
         (409, _) => ApiErrorKind::Conflict,
         (400 | 422, _) => ApiErrorKind::Invalid,
+        // The quota's own words: it has no reason of its own.
+        (403, _) if status.message.contains("exceeded quota") => ApiErrorKind::QuotaExceeded,
         (401 | 403, _) => ApiErrorKind::Forbidden,
         _ => ApiErrorKind::Unavailable,
     }
@@ -104,6 +121,10 @@ mod tests {
             (json!({ "code": 409, "reason": "Conflict" }), ApiErrorKind::Conflict),
             (json!({ "code": 422, "reason": "Invalid" }), ApiErrorKind::Invalid),
             (json!({ "code": 403, "reason": "Forbidden" }), ApiErrorKind::Forbidden),
+            (
+                json!({ "code": 403, "reason": "Forbidden", "message": "forbidden: exceeded quota: q, requested: …" }),
+                ApiErrorKind::QuotaExceeded,
+            ),
             (json!({ "code": 429, "reason": "TooManyRequests" }), ApiErrorKind::Unavailable),
             (json!({ "code": 500, "reason": "InternalError" }), ApiErrorKind::Unavailable),
         ];

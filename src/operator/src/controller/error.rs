@@ -10,6 +10,9 @@ pub(crate) enum ReconcileError {
     /// The plan could not be carried out.
     #[error(transparent)]
     Apply(ApiError),
+    /// All of the plan was carried out but this, and perhaps more; it would have been looked at again after this time.
+    #[error("{0}")]
+    Refused(#[source] ApiError, Duration),
     /// The status could not be written.
     #[error(transparent)]
     Status(ApiError),
@@ -23,13 +26,14 @@ impl ReconcileError {
     pub(crate) fn retry_after(&self) -> Duration {
         match self {
             Self::Apply(error) | Self::Status(error) | Self::Confirm(error) => error.retry_after(),
+            Self::Refused(error, again) => error.retry_after().min(*again),
         }
     }
 
     /// The step's name, for metrics.
     pub(crate) fn step(&self) -> &'static str {
         match self {
-            Self::Apply(_) => "apply",
+            Self::Apply(_) | Self::Refused(..) => "apply",
             Self::Status(_) => "status",
             Self::Confirm(_) => "confirm",
         }
@@ -38,7 +42,10 @@ impl ReconcileError {
     /// Whether it is what happens all the time when caches lag behind, and cures itself.
     pub(crate) fn is_routine(&self) -> bool {
         match self {
-            Self::Apply(error) | Self::Status(error) | Self::Confirm(error) => {
+            Self::Apply(error)
+            | Self::Refused(error, _)
+            | Self::Status(error)
+            | Self::Confirm(error) => {
                 matches!(
                     error.kind,
                     ApiErrorKind::Conflict | ApiErrorKind::Gone | ApiErrorKind::Exists

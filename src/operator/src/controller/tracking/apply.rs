@@ -15,6 +15,7 @@ use crate::controller::api_error::{ApiError, ApiErrorKind};
 use crate::controller::context::Context;
 
 /// What came of a plan.
+#[derive(Default)]
 pub(crate) struct Applied {
     /// The EraVolumes of the namespace, as the API server has them.
     pub(crate) volumes: BTreeMap<String, Arc<EraVolume>>,
@@ -22,9 +23,22 @@ pub(crate) struct Applied {
     pub(crate) firing: Firing,
     /// How many EraVolumes were made.
     pub(crate) made: usize,
+    /// What of the plan was refused, but for scheduled snapshots.
+    pub(crate) refused: Vec<ApiError>,
+    /// Scheduled snapshots that were refused.
+    pub(crate) refused_snapshots: Vec<ApiError>,
 }
 
-/// Carries it out: first what is to be tracked, then the boundaries that are due, then what may go.
+impl Applied {
+    /// Of all that was refused, what is worth another try first.
+    pub(crate) fn into_soonest(self) -> Option<ApiError> {
+        let all = self.refused.into_iter().chain(self.refused_snapshots);
+        all.min_by_key(ApiError::retry_after)
+    }
+}
+
+/// Carries it out: first what is to be tracked, then the boundaries that are due, then what may go. What is refused for
+/// one object holds up no other; without an API server there is no use in going on.
 pub(crate) async fn apply(
     context: &Context,
     inputs: &Inputs,
@@ -35,27 +49,51 @@ pub(crate) async fn apply(
     let volumes: Api<EraVolume> = Api::namespaced(context.client.clone(), &namespace);
     let snapshots: Api<EraSnapshot> = Api::namespaced(context.client.clone(), &namespace);
 
-    let mut now = inputs.volumes.clone();
-    let mut made = 0;
+    let mut applied = Applied { volumes: inputs.volumes.clone(), firing, ..Applied::default() };
     for wish in apply {
-        made += usize::from(wish.metadata.uid.is_none());
-        let volume = apply_volume(&volumes, &wish).await?;
-        now.insert(volume.name_any(), Arc::new(volume));
+        let Some(volume) = put_by(apply_volume(&volumes, &wish).await, &mut applied.refused)?
+        else {
+            continue;
+        };
+        applied.made += usize::from(wish.metadata.uid.is_none());
+        applied.volumes.insert(volume.name_any(), Arc::new(volume));
     }
     for snapshot in &create {
         context.pacer.turn().await;
-        create_snapshot(&snapshots, snapshot).await?;
-        context.metrics.snapshots_created.inc();
+        let created = create_snapshot(&snapshots, snapshot).await;
+        if put_by(created, &mut applied.refused_snapshots)?.is_some() {
+            context.metrics.snapshots_created.inc();
+        }
+    }
+    if !applied.refused_snapshots.is_empty() {
+        applied.firing.stay_announced();
     }
     for doomed in &remove {
-        delete(&volumes, doomed).await?;
-        now.remove(&doomed.name);
+        if put_by(delete(&volumes, doomed).await, &mut applied.refused)?.is_some() {
+            applied.volumes.remove(&doomed.name);
+        }
     }
     for doomed in &prune {
-        delete(&snapshots, doomed).await?;
-        context.metrics.snapshots_pruned.inc();
+        if put_by(delete(&snapshots, doomed).await, &mut applied.refused)?.is_some() {
+            context.metrics.snapshots_pruned.inc();
+        }
     }
-    Ok(Applied { volumes: now, firing, made })
+    Ok(applied)
+}
+
+/// Puts a refusal by, and fails only if there is no API server to refuse anything.
+fn put_by<T>(
+    result: Result<T, ApiError>,
+    refused: &mut Vec<ApiError>,
+) -> Result<Option<T>, ApiError> {
+    match result {
+        Ok(it) => Ok(Some(it)),
+        Err(error) if error.kind == ApiErrorKind::Unavailable => Err(error),
+        Err(error) => {
+            refused.push(error);
+            Ok(None)
+        }
+    }
 }
 
 async fn apply_volume(api: &Api<EraVolume>, wish: &EraVolume) -> Result<EraVolume, ApiError> {

@@ -43,6 +43,14 @@ pub(crate) struct Firing {
     pub(crate) look: Option<Timestamp>,
 }
 
+impl Firing {
+    /// Something of it was not carried out: it is done again.
+    pub(crate) fn stay_announced(&mut self) {
+        self.done = false;
+        self.next = self.fired.or(self.next);
+    }
+}
+
 /// A claim, the time that it has no snapshot of, and why, if that can still be told.
 pub(crate) type Overdue = (String, Timestamp, Option<Skip>);
 

@@ -53,19 +53,21 @@ pub(crate) async fn reconcile(
     let plan = build::build(&inputs, &validated, now);
     let applied = apply::apply(&context, &inputs, plan).await.map_err(ReconcileError::Apply)?;
     let status = status::status(&inputs, &validated, &applied, now);
-    let action = again(applied.firing.look, now);
+    let (again, made) = (again(applied.firing.look, now), applied.made);
     write(&context, &inputs.tracking, status).await.map_err(ReconcileError::Status)?;
-    if applied.made > 0 {
-        let note = format!("{} EraVolumes made", applied.made);
+    if made > 0 {
+        let note = format!("{made} EraVolumes made");
         context.events.note(&inputs.tracking.object_ref(&()), "EraVolumesMade", note).await;
     }
-    Ok(action)
+    match applied.into_soonest() {
+        Some(error) => Err(ReconcileError::Refused(error, again.unwrap_or(LOOK))),
+        None => Ok(again.map_or_else(Action::await_change, Action::requeue)),
+    }
 }
 
-fn again(look: Option<Timestamp>, now: Timestamp) -> Action {
-    let Some(at) = look else { return Action::await_change() };
-    let wait = Duration::try_from(at.duration_since(now)).unwrap_or(SOON);
-    Action::requeue(wait.clamp(SOON, LOOK))
+fn again(look: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
+    let wait = Duration::try_from(look?.duration_since(now)).unwrap_or(SOON);
+    Some(wait.clamp(SOON, LOOK))
 }
 
 /// Writes the status if it is another, and sends events for what changed in it.

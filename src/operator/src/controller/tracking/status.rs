@@ -13,6 +13,7 @@ use super::apply::Applied;
 use super::dereference::Inputs;
 use super::firing::{Skip, announced};
 use super::validate::{Timing, Validated, Verdict};
+use crate::controller::api_error::ApiError;
 use crate::controller::outcome::{item, outcome};
 use crate::controller::place::Place;
 use crate::controller::retention::{Outcome, newest};
@@ -60,7 +61,7 @@ pub(crate) fn status(
     let current = current(inputs, validated, applied, &volumes);
     let mut conditions = old.conditions;
     for (type_, Word(status, reason, message)) in [
-        (ConditionType::Ready, ready(inputs, validated, &volumes, &current)),
+        (ConditionType::Ready, ready(inputs, validated, applied, &volumes, &current)),
         (ConditionType::TrackingIntact, intact(validated, &volumes)),
         (ConditionType::SnapshotCurrent, current),
     ] {
@@ -112,10 +113,11 @@ fn is_true(volume: &EraVolume, type_: ConditionType) -> bool {
 fn ready(
     inputs: &Inputs,
     validated: &Validated,
+    applied: &Applied,
     volumes: &[Arc<EraVolume>],
     current: &Word,
 ) -> Word {
-    let mut problems = Vec::new();
+    let mut problems: Vec<Problem> = applied.refused.iter().filter_map(of_refusal).collect();
     problems
         .extend(validated.unreadable.iter().map(|it| Problem::new(Reason::NoClaimsMatched, it)));
     problems.extend(validated.too_fine.iter().map(|it| Problem::new(Reason::LimitExceeded, it)));
@@ -140,6 +142,11 @@ fn ready(
     }
     let message = format!("{} of {} claims tracked", volumes.len(), validated.claims.len());
     Word(ConditionStatus::True, Reason::AllTracked, message)
+}
+
+/// What cannot succeed before somebody acts; the rest is tried again and cures itself.
+fn of_refusal(error: &ApiError) -> Option<Problem> {
+    Some(Problem::new(error.reason()?, crate::exit::chain(error)))
 }
 
 fn of_claim(claim: &str, verdict: &Verdict, inputs: &Inputs) -> Option<Problem> {
@@ -278,11 +285,12 @@ fn overdue(inputs: &Inputs, applied: &Applied, volumes: &[Arc<EraVolume>]) -> Ve
     let firing = &applied.firing;
     let mut problems = Vec::new();
     problems.extend(firing.overdue.iter().map(|(claim, at, skip)| {
-        let why = skip.as_ref().map_or("the controller came too late".to_owned(), worded);
+        let why = skip.as_ref().map_or("it was not created in time".to_owned(), worded);
         let message =
             format!("no snapshot of {at} in time (spec.snapshots.startingDeadlineSeconds): {why}");
         Problem::of(claim, Reason::SnapshotOverdue, &message)
     }));
+    problems.extend(applied.refused_snapshots.iter().filter_map(of_refusal));
     problems.extend(firing.skipped.iter().filter_map(|(claim, skip)| match skip {
         // It may still come in time.
         Skip::NotAttached | Skip::Pending(_) => None,

@@ -82,7 +82,7 @@ fn status_of(inputs: &Inputs) -> EraTrackingStatus {
     let (validated, plan) = planned(inputs);
     let mut volumes = inputs.volumes.clone();
     volumes.extend(plan.apply.into_iter().map(|it| (it.name_any(), Arc::new(it))));
-    let applied = Applied { volumes, firing: plan.firing, made: 0 };
+    let applied = Applied { volumes, firing: plan.firing, ..Applied::default() };
     status::status(inputs, &validated, &applied, noon())
 }
 
@@ -343,7 +343,11 @@ fn with_one_detached(announced: &str, over: Value, now: &str) -> (Plan, EraTrack
     let now = now.parse().expect("a time");
     let validated = validate(&inputs, Settings::default(), now);
     let plan = build(&inputs, &validated, now);
-    let applied = Applied { volumes: inputs.volumes.clone(), firing: plan.firing.clone(), made: 0 };
+    let applied = Applied {
+        volumes: inputs.volumes.clone(),
+        firing: plan.firing.clone(),
+        ..Applied::default()
+    };
     let status = status::status(&inputs, &validated, &applied, now);
     (plan, status)
 }
@@ -720,8 +724,65 @@ async fn scenario_a_firing_that_failed_stays_announced() {
     let error = reconcile(Arc::new(tracking.clone()), scene.tracking(tracking).context(&api))
         .await
         .expect_err("refused");
+    assert!(matches!(error, ReconcileError::Refused(..)), "{error}");
+    assert_eq!(api.order(), ["POST erasnapshots", "PATCH eratrackings/all/status"]);
+    let status = &api.asked()[1].body["status"];
+    assert_eq!(status["nextSnapshotTime"], "2026-11-22T12:00:00Z", "it is tried again");
+}
+
+#[tokio::test]
+async fn scenario_a_write_that_is_refused_holds_up_no_other_and_is_told() {
+    let scene = Scene::new().bound(&["a", "b"]).volume(healthy("gone"));
+    let scene = [1, 2]
+        .into_iter()
+        .fold(scene, |scene, it| scene.snapshot(complete(&format!("d{it}"), "b", it)));
+    let quota = json!({ "kind": "Status", "code": 403, "reason": "Forbidden",
+                        "message": "eravolumes \"a\" is forbidden: exceeded quota: few" });
+    let api = FakeApi::new().answer("PATCH eravolumes/a", 403, quota);
+    let tracking = scheduled("0 0 1 1 *", 1);
+    let error = reconcile(Arc::new(tracking.clone()), scene.tracking(tracking).context(&api))
+        .await
+        .expect_err("it is tried again");
+    assert_eq!(error.retry_after().as_secs(), 60);
+    let asked = [
+        "PATCH eravolumes/a",
+        "PATCH eravolumes/b",
+        "DELETE eravolumes/gone",
+        "DELETE erasnapshots/d1",
+        "PATCH eratrackings/all/status",
+    ];
+    assert_eq!(api.order(), asked);
+    let status: EraTrackingStatus = object(api.asked()[4].body["status"].clone());
+    assert_eq!(said(&status, "Ready"), "False QuotaExceeded", "{}", message(&status, "Ready"));
+    assert!(message(&status, "Ready").contains("cannot apply EraVolume shop/a: "), "{status:?}");
+}
+
+#[tokio::test]
+async fn scenario_a_quota_is_named_by_the_reason() {
+    let quota = json!({ "kind": "Status", "code": 403, "reason": "Forbidden", "message": "exceeded quota: few" });
+    let api = FakeApi::new().answer("POST erasnapshots", 403, quota);
+    let scene = Scene::new().bound(&["data"]).volume(healthy("data"));
+    let tracking = scheduled("*/5 * * * *", 1);
+    reconcile(Arc::new(tracking.clone()), scene.tracking(tracking).context(&api))
+        .await
+        .expect_err("refused");
+    let status: EraTrackingStatus = object(api.asked()[1].body["status"].clone());
+    for type_ in ["Ready", "SnapshotCurrent"] {
+        assert_eq!(said(&status, type_), "False QuotaExceeded");
+        assert!(
+            message(&status, type_).contains("EraSnapshot shop/data-202611221200: exceeded quota"),
+            "{status:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn scenario_without_an_api_server_nothing_more_is_tried() {
+    let api = FakeApi::new().refuse("PATCH eravolumes/a", 503, "ServiceUnavailable", "a");
+    let scene = Scene::new().bound(&["a", "b"]).tracking(all());
+    let error = reconcile(Arc::new(all()), scene.context(&api)).await.expect_err("unavailable");
     assert!(matches!(error, ReconcileError::Apply(_)), "{error}");
-    assert_eq!(api.order(), ["POST erasnapshots"], "without the status it is tried again");
+    assert_eq!(api.order(), ["PATCH eravolumes/a"]);
 }
 
 #[tokio::test]
