@@ -13,6 +13,9 @@ pub(crate) enum ReconcileError {
     /// All of the plan was carried out but this, and perhaps more; it would have been looked at again after this time.
     #[error("{0}")]
     Refused(#[source] ApiError, Duration),
+    /// It took too long.
+    #[error(transparent)]
+    TimedOut(ApiError),
     /// The status could not be written.
     #[error(transparent)]
     Status(ApiError),
@@ -25,7 +28,10 @@ impl ReconcileError {
     /// When to try again.
     pub(crate) fn retry_after(&self) -> Duration {
         match self {
-            Self::Apply(error) | Self::Status(error) | Self::Confirm(error) => error.retry_after(),
+            Self::Apply(error)
+            | Self::TimedOut(error)
+            | Self::Status(error)
+            | Self::Confirm(error) => error.retry_after(),
             Self::Refused(error, again) => error.retry_after().min(*again),
         }
     }
@@ -34,6 +40,7 @@ impl ReconcileError {
     pub(crate) fn step(&self) -> &'static str {
         match self {
             Self::Apply(_) | Self::Refused(..) => "apply",
+            Self::TimedOut(_) => "deadline",
             Self::Status(_) => "status",
             Self::Confirm(_) => "confirm",
         }
@@ -44,6 +51,7 @@ impl ReconcileError {
         match self {
             Self::Apply(error)
             | Self::Refused(error, _)
+            | Self::TimedOut(error)
             | Self::Status(error)
             | Self::Confirm(error) => {
                 matches!(

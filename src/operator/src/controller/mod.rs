@@ -36,20 +36,22 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use eratrack_api::EraVolume;
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use kube::runtime::applier;
-use kube::runtime::controller::{Action, Config, Error};
+use kube::runtime::controller::{self, Action, Error};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, Resource};
+use kube::{Client, Config, Resource};
 
 use crate::cli::ControllerArgs;
 use crate::exit::{Failure, chain};
 use crate::http_server::{self, Readiness};
 use crate::shutdown;
+use api_error::ApiError;
 use context::{Context, Pacer, Settings};
 use error::ReconcileError;
 use events::Events;
@@ -61,7 +63,12 @@ use world::{Queues, Work, World, Writers, queues};
 /// How many objects of a kind are worked on at once; each waits for the API server most of the time.
 const CONCURRENCY: u16 = 8;
 /// Changes that come together are looked at together.
-const DEBOUNCE: std::time::Duration = std::time::Duration::from_millis(100);
+const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// How long one object may take; each holds one of few places meanwhile.
+const RECONCILIATION: Duration = Duration::from_secs(60);
+/// How long the API server may be silent: longer than the quietest watch, which it ends after 290 s.
+const SILENCE: Duration = Duration::from_secs(320);
 
 /// Runs until asked to end, or until the Lease is lost.
 pub(crate) async fn run(args: ControllerArgs) -> Result<(), Failure> {
@@ -84,7 +91,11 @@ pub(crate) async fn run(args: ControllerArgs) -> Result<(), Failure> {
 
 /// The API server, from the pod's service account or a kubeconfig.
 async fn connect() -> Result<Client, Failure> {
-    Client::try_default().await.map_err(Failure::other)
+    let mut config = Config::infer().await.map_err(Failure::other)?;
+    config.read_timeout = Some(SILENCE);
+    // A connection that was idle before has its full time.
+    config.reset_reader_on_write = true;
+    Client::try_from(config).map_err(Failure::other)
 }
 
 fn context(client: Client, world: Arc<World>, settings: Settings) -> Context {
@@ -201,17 +212,31 @@ where
     };
     let counter = context.metrics.clone();
     applier(
-        move |object, context| Box::pin(reconcile(object, context)),
+        move |object, context| {
+            let name = ObjectRef::from_obj(object.as_ref()).to_string();
+            Box::pin(bounded(name, reconcile(object, context)))
+        },
         failed,
         context.clone(),
         cache,
         work.map(Ok::<_, std::convert::Infallible>),
-        Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE),
+        controller::Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE),
     )
     .map(move |result| {
         counter.reconciliations.get_or_create(&vec![("kind", kind.clone())]).inc();
         report(result);
     })
+}
+
+/// A reconciliation with a deadline. Whatever it was at is safe to do again.
+async fn bounded(
+    object: String,
+    reconciliation: impl Future<Output = Result<Action, ReconcileError>>,
+) -> Result<Action, ReconcileError> {
+    match tokio::time::timeout(RECONCILIATION, reconciliation).await {
+        Ok(result) => result,
+        Err(_) => Err(ReconcileError::TimedOut(ApiError::timed_out("reconcile", &object))),
+    }
 }
 
 fn report<K>(
@@ -232,5 +257,29 @@ fn report<K>(
         Err(error @ (Error::QueueError(_) | Error::RunnerError(_))) => {
             tracing::error!(error = chain(&error), "the work queue ended");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::testing::fake_api::FakeApi;
+    use crate::controller::testing::scene::Scene;
+    use crate::controller::testing::tracking as era_tracking;
+
+    #[tokio::test(start_paused = true)]
+    async fn scenario_an_api_server_that_does_not_answer_is_given_up_and_tried_again() {
+        let api = FakeApi::new().hang("PATCH eravolumes/data");
+        let all = era_tracking("all", json!({ "claims": { "selector": {} } }));
+        let context = Scene::new().bound(&["data"]).tracking(all.clone()).context(&api);
+        let begin = tokio::time::Instant::now();
+        let looked =
+            bounded("EraTracking shop/all".into(), tracking::reconcile(Arc::new(all), context));
+        let error = looked.await.expect_err("no answer");
+        assert_eq!(begin.elapsed(), RECONCILIATION);
+        assert_eq!(error.to_string(), "cannot reconcile EraTracking shop/all: no answer in time");
+        assert_eq!((error.retry_after().as_secs(), error.step()), (5, "deadline"));
     }
 }

@@ -30,7 +30,9 @@ const NAMED: usize = 20;
 pub(crate) async fn uninstall(args: UninstallArgs) -> Result<(), Failure> {
     let end = Instant::now() + args.timeout;
     let client = super::connect().await?;
-    match tracked(&client).await.map_err(Failure::other)? {
+    let asked = tokio::time::timeout_at(end, tracked(&client)).await;
+    let asked = asked.unwrap_or_else(|_| Err(ApiError::timed_out("list", "EraVolumes")));
+    match asked.map_err(Failure::other)? {
         Tracked::NoSuchKind => {
             println!("there is no kind EraVolume any more, so no volume is tracked");
             return Ok(());

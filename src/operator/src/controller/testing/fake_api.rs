@@ -29,6 +29,9 @@ struct Rule {
     answer: Value,
 }
 
+/// No code at all.
+const HANG: u16 = 0;
+
 /// The API server of one test.
 pub(crate) struct FakeApi {
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -62,6 +65,11 @@ impl FakeApi {
     pub(crate) fn answer(self, ending: &'static str, code: u16, answer: Value) -> Self {
         self.rules.lock().expect("not poisoned").push(Rule { ending, code, answer });
         self
+    }
+
+    /// Never answers requests whose method and path end in `ending`.
+    pub(crate) fn hang(self, ending: &'static str) -> Self {
+        self.answer(ending, HANG, Value::Null)
     }
 
     /// A client of it.
@@ -101,6 +109,7 @@ async fn serve(
     asked: Arc<Mutex<Vec<Asked>>>,
     rules: Arc<Mutex<Vec<Rule>>>,
 ) {
+    let mut unanswered = Vec::new();
     while let Some((request, send)) = handle.next_request().await {
         let (parts, body) = request.into_parts();
         let bytes = body.collect().await.expect("a body").to_bytes();
@@ -119,6 +128,10 @@ async fn serve(
             .find(|it| brief(&what).ends_with(it.ending))
             .cloned();
         let (code, answer) = rule.map_or((200, echo(&what, body)), |it| (it.code, it.answer));
+        if code == HANG {
+            unanswered.push(send);
+            continue;
+        }
         let answer = Body::from(serde_json::to_vec(&answer).expect("JSON"));
         send.send_response(Response::builder().status(code).body(answer).expect("a response"));
     }
