@@ -38,6 +38,8 @@ pub(super) enum Who {
     Controller,
     /// The part of the controller manager that deletes what belongs to deleted objects.
     GarbageCollector,
+    /// The part of it that empties namespaces.
+    NamespaceController,
 }
 
 impl Who {
@@ -50,6 +52,9 @@ impl Who {
             Self::Controller => format!("system:serviceaccount:{SYSTEM}:eratrack-controller"),
             Self::GarbageCollector => {
                 "system:serviceaccount:kube-system:generic-garbage-collector".to_owned()
+            }
+            Self::NamespaceController => {
+                "system:serviceaccount:kube-system:namespace-controller".to_owned()
             }
         }
     }
@@ -196,10 +201,29 @@ fn owner() -> Vec<Case> {
             &ours("erasnapshots/status"),
         ),
         refused(who, Ask::Create(slice("mine-0", Some("one"))), &ours("changedblockslices")),
-        refused(who, Ask::Delete("changedblockslice/on-two-0"), &ours("changedblockslices")),
-        // A finalizer may have to be taken off by hand.
+        refused(
+            who,
+            Ask::Delete("changedblockslice/on-two-0"),
+            "only eratrack deletes changedblockslices; delete or edit the EraSnapshot instead",
+        ),
+        refused(
+            who,
+            Ask::Delete("eravolume/on-one"),
+            "only eratrack deletes eravolumes; delete or edit the EraTracking instead",
+        ),
         granted(who, Ask::Patch(ON_NODE1, json!({ "metadata": { "labels": { "a": "b" } } }))),
+        // A finalizer may have to be taken off by hand, and is never put on.
+        refused(
+            who,
+            Ask::Patch("eravolume/held", finalizers(&["a.example.com/x", "b.example.com/y"])),
+            &ours("eravolumes"),
+        ),
+        granted(who, Ask::Patch("eravolume/held", finalizers(&[]))),
     ]
+}
+
+fn finalizers(list: &[&str]) -> Value {
+    json!({ "metadata": { "finalizers": list } })
 }
 
 /// The controller, and the cluster itself.
@@ -215,6 +239,8 @@ fn our_own() -> Vec<Case> {
         granted(who, Ask::Delete("erasnapshot/new")),
         granted(who, Ask::Delete("eravolume/new")),
         granted(Who::GarbageCollector, Ask::Delete("changedblockslice/on-two-0")),
+        granted(Who::GarbageCollector, Ask::Delete("eravolume/on-two")),
+        granted(Who::NamespaceController, Ask::Delete("eravolume/on-no-node")),
     ]
 }
 
@@ -276,10 +302,13 @@ fn prepare(admin: &Kubectl) -> Outcome {
     // More than its own role gives the agent, so that the policy has to answer.
     let agent = format!("--serviceaccount={SYSTEM}:eratrack-agent");
     kubectl.run(&["create", "rolebinding", "agent", "--clusterrole=cluster-admin", &agent])?;
+    let mut held = volume("held", Some("one"));
+    held["metadata"]["finalizers"] = json!(["a.example.com/x"]);
     let objects = [
         volume("on-one", Some("one")),
         volume("on-two", Some("two")),
         volume("on-no-node", None),
+        held,
         snapshot("on-one"),
         snapshot("on-two"),
         snapshot("unassigned"),

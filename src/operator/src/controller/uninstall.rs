@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::api_error::{ApiError, ApiErrorKind};
 use super::context::Context;
 use super::lease::{Candidate, Held, identity};
-use super::volume::{self, Patience, Release};
+use super::volume::{self, Patience, Release, is_held};
 use super::world::{Work, World, queues};
 use crate::cli::UninstallArgs;
 use crate::exit::Failure;
@@ -101,20 +101,39 @@ async fn all_gone(context: &Arc<Context>, args: &UninstallArgs, work: Work) -> R
     let world = &context.world;
     world.filled_for_volumes().await.map_err(Failure::other)?;
     let volumes = world.volumes.state();
-    let total = volumes.len();
+    let total = volumes.iter().filter(|it| is_held(it)).count();
     println!("{total} volumes get their original tables back");
     for volume in &volumes {
         delete(&context.client, volume).await.map_err(Failure::other)?;
     }
     // Each event about a volume passes through here, its end too.
     let mut done = std::pin::pin!(super::volume_loop(context, work.volumes));
-    while !world.volumes.is_empty() {
+    while world.volumes.find(is_held).is_some() {
         if done.next().await.is_none() {
             return Err(Failure::Incomplete(left(context, &args.namespace, Duration::ZERO)));
         }
     }
     println!("{}", told(total, |cause| context.metrics.let_go(cause).get()));
+    if let Some(foreign) = foreign(&world.volumes.state()) {
+        println!("{foreign}");
+    }
     Ok(())
+}
+
+/// The EraVolumes that others still hold: they mean nothing any more.
+fn foreign(volumes: &[Arc<EraVolume>]) -> Option<String> {
+    let named = volumes.iter().filter(|it| !it.finalizers().is_empty()).take(NAMED).map(|it| {
+        format!(
+            "{}/{} ({})",
+            it.namespace().unwrap_or_default(),
+            it.name_any(),
+            it.finalizers().join(", ")
+        )
+    });
+    let named: Vec<String> = named.collect();
+    (!named.is_empty()).then(|| {
+        format!("finalizers that are not eratrack's keep these EraVolumes: {}", named.join("; "))
+    })
 }
 
 /// What became of so many volumes, given how many of them ended for which cause.
@@ -156,7 +175,7 @@ async fn delete(client: &Client, volume: &EraVolume) -> Result<(), ApiError> {
 
 /// Which volumes are left, why, and what to do.
 fn left(context: &Context, namespace: &str, after: Duration) -> String {
-    let volumes = context.world.volumes.state();
+    let volumes = context.world.volumes.state_filter(is_held);
     let now = (context.now)();
     let mut lines: Vec<String> = volumes
         .iter()
@@ -248,6 +267,19 @@ mod tests {
         assert_eq!(tracked(&missing.client()).await.expect("told"), Tracked::NoSuchKind);
         let down = FakeApi::new().refuse("GET v1alpha1/eravolumes", 503, "ServiceUnavailable", "");
         assert!(tracked(&down.client()).await.is_err(), "no answer is no proof");
+    }
+
+    #[tokio::test]
+    async fn scenario_what_others_hold_is_not_waited_for_and_named() {
+        let mut volume = abandoned();
+        volume.metadata.finalizers = Some(vec!["a.example.com/x".into()]);
+        let context = context(&FakeApi::new(), &volume, true);
+        let text = left(&context, "eratrack-system", Duration::ZERO);
+        assert!(text.starts_with("0 volumes are still tracked"), "{text}");
+        let text = foreign(&context.world.volumes.state()).expect("one");
+        assert!(text.contains("shop/data (a.example.com/x)"), "{text}");
+        let free = era_volume("data", json!({ "metadata": { "finalizers": [] } }));
+        assert_eq!(foreign(&[Arc::new(free)]), None);
     }
 
     #[test]
