@@ -147,6 +147,8 @@ pub(super) fn owned_by(object: &impl ResourceExt, tracking: &EraTracking) -> boo
 /// EraTracking now has the right to is left for it to take over, with its chain.
 fn unwanted(inputs: &Inputs, validated: &Validated) -> Vec<Doomed> {
     let intents: Vec<Intent> = inputs.trackings.iter().map(|it| Intent::of(it)).collect();
+    // What cannot be read, since a newer version wrote it, may select any claim.
+    let all_readable = intents.iter().all(Intent::is_readable);
     let mine = inputs.volumes.values().filter(|it| {
         let wanted = matches!(validated.claims.get(&it.name_any()), Some(Verdict::Track(_)));
         it.metadata.deletion_timestamp.is_none()
@@ -163,7 +165,7 @@ fn unwanted(inputs: &Inputs, validated: &Validated) -> Vec<Doomed> {
             (Some(Verdict::Track(target)), Some(_)) => !fits(volume, target),
             // A claim that lost its volume for a moment is no wish to end.
             (Some(Verdict::Taken(_) | Verdict::NotBound(_)), Some(_)) => false,
-            (None, Some(claim)) => intent::first(claim, &intents).is_none(),
+            (None, Some(claim)) => all_readable && intent::first(claim, &intents).is_none(),
         }
     });
     gone.map(|volume| doomed(volume.as_ref())).collect()

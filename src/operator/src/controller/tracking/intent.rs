@@ -55,6 +55,11 @@ impl Intent {
         }
     }
 
+    /// Whether it is known what it asks for.
+    pub(crate) fn is_readable(&self) -> bool {
+        !matches!(self.selection, Selection::Unreadable(_))
+    }
+
     /// Whether a claim of the namespace is among those it asks for.
     pub(crate) fn selects(&self, claim: &PersistentVolumeClaim) -> bool {
         match &self.selection {

@@ -220,6 +220,30 @@ fn what_nobody_asks_for_goes() {
 }
 
 #[test]
+fn what_cannot_be_read_ends_no_tracking() {
+    let strange = json!({ "spec": { "claims": { "selector": { "matchExpressions": [{ "key": "a", "operator": "Smells" }] } } } });
+    let unreadable = with(all(), strange.clone());
+    let neighbour = with(
+        with(all(), strange),
+        json!({ "metadata": { "name": "other", "uid": uid("et", "other") } }),
+    );
+    let left =
+        || tracking("all", json!({ "claims": { "selector": { "matchLabels": { "app": "pg" } } } }));
+    let base = || Scene::new().bound(&["data"]).volume(healthy("data"));
+    let gone = || Scene::new().volume(healthy("data"));
+    let cases: [(&str, Scene, EraTracking, usize); 4] = [
+        ("unreadable itself", base(), unreadable.clone(), 0),
+        ("left, and another may select it", base().tracking(neighbour.clone()), left(), 0),
+        ("left, and nobody else selects it", base(), left(), 1),
+        ("the claim is gone", gone().tracking(neighbour), unreadable, 1),
+    ];
+    for (name, scene, tracking, removed) in cases {
+        let (_, plan) = planned(&inputs(scene, tracking));
+        assert_eq!(plan.remove.len(), removed, "{name}");
+    }
+}
+
+#[test]
 fn a_shared_volume_is_given_up_before_it_is_refused() {
     let shared = || {
         let claim_ref = json!({ "namespace": "shop", "name": "data", "uid": uid("claim", "data") });
