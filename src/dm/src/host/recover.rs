@@ -19,12 +19,18 @@ impl Host {
     pub fn recover(&self) -> Result<Vec<Recovered>, HostError> {
         let stacks = self.all_stacks()?;
         let recovered = stacks.into_iter().map(|stack| {
-            let outcome = self.recover_one(&stack);
-            let outcome = outcome.unwrap_or_else(|error| Recovery::Failed(error.to_string()));
-            tracing::info!(%stack, ?outcome, "recovered");
+            let outcome = self.recover_stack(&stack);
             Recovered { stack, outcome }
         });
         Ok(recovered.collect())
+    }
+
+    /// The same for one stack, for one that could not be cleared up before.
+    pub fn recover_stack(&self, stack: &StackId) -> Recovery {
+        let outcome = self.recover_one(stack);
+        let outcome = outcome.unwrap_or_else(|error| Recovery::Failed(error.to_string()));
+        tracing::info!(%stack, ?outcome, "recovered");
+        outcome
     }
 
     fn all_stacks(&self) -> Result<BTreeSet<StackId>, HostError> {

@@ -91,6 +91,12 @@ impl Stacks for HostStacks {
         Ok(recovered.into_iter().map(|it| self.take_in(it)).collect())
     }
 
+    fn recover_again(&self, volume_uid: &str) -> Result<FoundState, StackError> {
+        let stack = stack_id(volume_uid)?;
+        let outcome = self.host.recover_stack(&stack);
+        Ok(self.take_in(Recovered { stack, outcome }).state)
+    }
+
     fn attach(&self, wanted: &Wanted) -> Result<(Tracked, bool), StackError> {
         let request = AttachRequest {
             stack: stack_id(&wanted.volume_uid)?,

@@ -113,7 +113,7 @@ impl Metrics {
         let volume = label(key);
         let (attached, intact) = match state {
             State::Attached(facts) => (1, i64::from(facts.last_snapshot.is_some())),
-            State::Detached { .. } => (0, 0),
+            State::Unknown { .. } | State::Detached { .. } => (0, 0),
         };
         self.attached.get_or_create(&volume).set(attached);
         self.chain_intact.get_or_create(&volume).set(intact);

@@ -18,6 +18,8 @@ const READ_LIMIT: Duration = Duration::from_secs(300);
 /// What is done, which decides how long it may take and what it means if it takes longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
+    /// Clears up what an earlier process left.
+    Recover,
     /// Puts era in.
     Attach,
     /// Looks at the live table.
@@ -36,6 +38,7 @@ impl Operation {
     /// Its name in spans and messages.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
+            Self::Recover => "recover",
             Self::Attach => "attach",
             Self::Liveness => "liveness",
             Self::Health => "health",
@@ -49,16 +52,19 @@ impl Operation {
         match self {
             Self::Attach => ATTACH_LIMIT,
             Self::Changes => READ_LIMIT,
-            Self::Liveness | Self::Health | Self::Boundary | Self::Detach => LIMIT,
+            Self::Recover | Self::Liveness | Self::Health | Self::Boundary | Self::Detach => LIMIT,
         }
     }
 
     fn too_slow(self) -> Reason {
         match self {
             Self::Boundary => Reason::BoundaryTimeout,
-            Self::Attach | Self::Liveness | Self::Health | Self::Changes | Self::Detach => {
-                Reason::OperationFailed
-            }
+            Self::Recover
+            | Self::Attach
+            | Self::Liveness
+            | Self::Health
+            | Self::Changes
+            | Self::Detach => Reason::OperationFailed,
         }
     }
 }

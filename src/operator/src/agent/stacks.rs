@@ -133,6 +133,9 @@ pub(crate) trait Stacks: Send + Sync + 'static {
     /// Finishes, undoes or adopts what is there. Once, before anything else.
     fn recover(&self) -> Result<Vec<Found>, StackError>;
 
+    /// The same for one stack that could not be cleared up.
+    fn recover_again(&self, volume_uid: &str) -> Result<FoundState, StackError>;
+
     /// Puts era in, or finds it in. The flag is true when this call began a new chain.
     fn attach(&self, wanted: &Wanted) -> Result<(Tracked, bool), StackError>;
 

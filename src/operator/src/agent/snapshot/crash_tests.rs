@@ -29,6 +29,7 @@ async fn advance(memory: &Memory, tracked: Option<&Tracked>, name: &str) -> Outc
         operations: &operations,
         volume: &volume,
         tracked,
+        unknown: false,
         full_reason: Reason::NoBaseline,
         progress: &Progress::default(),
         node: "node1",

@@ -18,7 +18,7 @@ use super::error::{Remedy, SnapshotError};
 use super::list::List;
 use super::progress::Progress;
 use super::status;
-use super::step::{self, Recorded, Scope, Step, Volume, next_step};
+use super::step::{self, InForce, Recorded, Scope, Step, Volume, next_step};
 use crate::agent::cluster::{Cluster, Key, Notice};
 use crate::agent::operations::{Operation, Operations};
 use crate::agent::slices;
@@ -45,6 +45,8 @@ pub(crate) struct Procedure<'a, C, S> {
     pub(crate) operations: &'a Operations<S>,
     pub(crate) volume: &'a EraVolume,
     pub(crate) tracked: Option<&'a Tracked>,
+    /// Whether it is not known yet what is in the data path.
+    pub(crate) unknown: bool,
     /// Why a snapshot without a base is full.
     pub(crate) full_reason: Reason,
     /// What is remembered of earlier tries.
@@ -117,7 +119,11 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
     fn view(&self) -> Volume<'_> {
         Volume {
             uid: self.operations.volume_uid(),
-            chain: self.tracked.map(|tracked| tracked.chain.as_str()),
+            chain: match self.tracked {
+                Some(tracked) => InForce::Chain(&tracked.chain),
+                None if self.unknown => InForce::Unknown,
+                None => InForce::Nothing,
+            },
             last_boundary: self.progress.last_boundary(),
         }
     }

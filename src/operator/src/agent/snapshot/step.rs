@@ -16,10 +16,21 @@ pub(crate) const BOUNDARY_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct Volume<'a> {
     /// The PersistentVolume that the claim is bound to.
     pub(crate) uid: &'a str,
-    /// The chain, or none while era is not in the data path.
-    pub(crate) chain: Option<&'a str>,
+    /// What is in its data path.
+    pub(crate) chain: InForce<'a>,
     /// Of any of its snapshots.
     pub(crate) last_boundary: Option<Timestamp>,
+}
+
+/// The chain in a volume's data path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InForce<'a> {
+    /// Era is not in the data path.
+    Nothing,
+    /// What is in it is not known yet.
+    Unknown,
+    /// This one.
+    Chain(&'a str),
 }
 
 /// The next thing to do.
@@ -67,7 +78,8 @@ pub(crate) fn next_step(snapshot: &EraSnapshot, volume: Volume<'_>, now: Timesta
         return late(snapshot);
     }
     match recorded(snapshot) {
-        Some((chain, boundary)) if volume.chain == Some(chain) => Step::Publish(boundary),
+        Some((chain, boundary)) if volume.chain == InForce::Chain(chain) => Step::Publish(boundary),
+        Some(_) if volume.chain == InForce::Unknown => not_attached(),
         Some((chain, boundary)) => Step::Fail {
             reason: Reason::ChainBroken,
             message: format!(
@@ -132,14 +144,18 @@ fn late(snapshot: &EraSnapshot) -> Step {
     }
 }
 
+fn not_attached() -> Step {
+    Step::Wait {
+        reason: Reason::NotAttached,
+        message: "era is not in the volume's data path; see the EraVolume of the claim's name"
+            .to_owned(),
+        until: None,
+    }
+}
+
 fn before_boundary(volume: Volume<'_>, now: Timestamp) -> Step {
-    if volume.chain.is_none() {
-        return Step::Wait {
-            reason: Reason::NotAttached,
-            message: "era is not in the volume's data path; see the EraVolume of the claim's name"
-                .to_owned(),
-            until: None,
-        };
+    if !matches!(volume.chain, InForce::Chain(_)) {
+        return not_attached();
     }
     let next = volume.last_boundary.and_then(|last| last.checked_add(BOUNDARY_INTERVAL).ok());
     match next {
@@ -165,7 +181,7 @@ mod tests {
     const OTHER: &str = "99999999-9999-4999-8999-999999999999";
 
     fn attached() -> Volume<'static> {
-        Volume { uid: VOLUME_UID, chain: Some(CHAIN), last_boundary: None }
+        Volume { uid: VOLUME_UID, chain: InForce::Chain(CHAIN), last_boundary: None }
     }
 
     fn boundary(scope: Scope) -> Recorded {
@@ -182,7 +198,7 @@ mod tests {
     #[test]
     fn it_waits_for_the_volume_and_for_its_turn() {
         let new = snapshot("s", &json!({"volumeUID": VOLUME_UID}));
-        let detached = Volume { chain: None, ..attached() };
+        let detached = Volume { chain: InForce::Nothing, ..attached() };
         let step = next_step(&new, detached, at(1));
         assert!(
             matches!(step, Step::Wait { reason: Reason::NotAttached, until: None, .. }),
@@ -211,10 +227,13 @@ mod tests {
     #[test]
     fn a_recorded_boundary_of_a_broken_chain_fails() {
         let delta = json!({"chainID": OTHER, "era": 7, "type": "Incremental", "sinceEra": 4});
-        for volume in [attached(), Volume { chain: None, ..attached() }] {
+        for volume in [attached(), Volume { chain: InForce::Nothing, ..attached() }] {
             let step = next_step(&snapshot("s", &delta), volume, at(1));
             assert!(matches!(step, Step::Fail { reason: Reason::ChainBroken, .. }), "{step:?}");
         }
+        let unknown = Volume { chain: InForce::Unknown, ..attached() };
+        let step = next_step(&snapshot("s", &delta), unknown, at(1));
+        assert!(matches!(step, Step::Wait { reason: Reason::NotAttached, .. }), "{step:?}");
     }
 
     #[test]

@@ -120,27 +120,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         Ok(Stack::Present(Box::new(self.present(tracked))))
     }
 
-    /// Takes over what was in place before, if its chain is the object's own. Another one may have been interrupted
-    /// unseen, while the volume was in use elsewhere: it ends (I2).
-    pub(super) async fn take_over(&mut self) {
-        let Stack::Found(tracked) = &self.stack else { return };
-        let tracked = tracked.clone();
-        let own = self.before.chain.as_ref().is_some_and(|chain| chain.id == tracked.chain);
-        if own {
-            tracing::info!(chain = tracked.chain, device = %tracked.number, "adopted");
-            let uid = self.operations.volume_uid().to_owned();
-            self.devices().insert(tracked.number, uid);
-            self.cleared = true;
-            self.stack = Stack::Present(Box::new(self.present(tracked)));
-        } else {
-            tracing::warn!(chain = tracked.chain, "the object does not name this chain");
-            let elsewhere = self.was_elsewhere().await;
-            let reason = if elsewhere { Reason::NodeChanged } else { Reason::Reattached };
-            self.end_chain(reason).await;
-        }
-    }
-
-    fn present(&mut self, tracked: Tracked) -> Present {
+    pub(super) fn present(&mut self, tracked: Tracked) -> Present {
         let before = self.before.clone();
         let evidence = std::mem::take(&mut self.evidence);
         let chain = chain::of(&tracked, &before, evidence, (self.context.now)());
@@ -206,17 +186,6 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         }
     }
 
-    /// Whether the volume's last boundary was another node's.
-    async fn was_elsewhere(&self) -> bool {
-        let claimed = self.context.cluster.snapshots_of(&self.key).await;
-        let all = claimed.unwrap_or_else(|error| {
-            tracing::warn!(error = crate::exit::chain(&error), "where the volume was is not known");
-            Vec::new()
-        });
-        let last = chain::last_node(&all, self.operations.volume_uid());
-        last.is_some_and(|node| node != self.context.node_name)
-    }
-
     /// What another worker has put in, this one has not.
     fn hold(&mut self) -> Result<(), AttachError> {
         let held = self.context.holders.take(self.operations.volume_uid(), &self.key);
@@ -246,7 +215,9 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         self.devices().retain(|_, by| by != uid);
     }
 
-    fn devices(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<DevNo, String>> {
+    pub(super) fn devices(
+        &self,
+    ) -> std::sync::MutexGuard<'_, std::collections::HashMap<DevNo, String>> {
         // Nothing can panic while it is held, so it cannot be poisoned.
         self.context.devices.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

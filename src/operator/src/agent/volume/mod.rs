@@ -4,7 +4,7 @@
 //! - `trouble`: why its chain ends (pure)
 //! - `stack`: what the worker knows
 //! - `worker`: the loop
-//! - `wish`, `guard`, `ending`, `attach`, `release`, `publish`, `snapshots`: the worker's steps
+//! - `wish`, `take_over`, `guard`, `ending`, `attach`, `release`, `publish`, `snapshots`: the worker's steps
 //! - `holders`: one worker a stack
 //! - `retry`, `pace`: when to try again (pure)
 
@@ -20,6 +20,7 @@ mod retry;
 mod snapshots;
 mod stack;
 mod status;
+mod take_over;
 #[cfg(test)]
 mod tests;
 mod trouble;

@@ -39,10 +39,13 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     fn state(&self) -> State {
         match &self.stack {
             Stack::Present(present) => State::Attached(Box::new(present.facts.clone())),
-            Stack::Found(_) => State::Detached {
+            Stack::Stuck { message, .. } => State::Unknown {
+                reason: Reason::OperationFailed,
+                message: format!("what an earlier process left is not cleared up yet: {message}"),
+            },
+            Stack::Found(_) => State::Unknown {
                 reason: Reason::Attaching,
                 message: "whose chain it is that is in place is being found out".to_owned(),
-                broken: self.broken(Reason::Attaching),
             },
             Stack::Absent(Absent { reason, message, .. }) => State::Detached {
                 reason: *reason,

@@ -134,13 +134,14 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     fn procedure<'a>(&'a self, volume: &'a EraVolume) -> Procedure<'a, C, S> {
         let present = match &self.stack {
             Stack::Present(present) => Some(present),
-            Stack::Absent(_) | Stack::Found(_) | Stack::Doomed { .. } => None,
+            Stack::Absent(_) | Stack::Stuck { .. } | Stack::Found(_) | Stack::Doomed { .. } => None,
         };
         Procedure {
             cluster: &self.context.cluster,
             operations: &self.operations,
             volume,
             tracked: present.map(|present| &present.tracked),
+            unknown: matches!(&self.stack, Stack::Stuck { .. } | Stack::Found(_)),
             full_reason: present.map_or(Reason::NoBaseline, |present| {
                 // A chain that had a snapshot which is gone now has no baseline any more, however it began.
                 match &present.facts.last_snapshot {

@@ -11,6 +11,8 @@ use crate::agent::stacks::Tracked;
 pub(super) enum Stack {
     /// No era, and why.
     Absent(Absent),
+    /// What an earlier process left could not be cleared up yet.
+    Stuck { message: String, attempts: u32, retry: Instant },
     /// Era was in already, of a chain that the object has not been asked about.
     Found(Tracked),
     /// Era is in the data path.
@@ -49,7 +51,7 @@ impl Stack {
         match self {
             Self::Present(present) => *self = Self::Found(present.tracked.clone()),
             Self::Absent(_) => *self = Self::unknown(),
-            Self::Found(_) | Self::Doomed { .. } => {}
+            Self::Stuck { .. } | Self::Found(_) | Self::Doomed { .. } => {}
         }
     }
 

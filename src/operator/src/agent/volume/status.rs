@@ -23,6 +23,13 @@ pub(crate) struct Facts {
 pub(crate) enum State {
     /// It is.
     Attached(Box<AttachedFacts>),
+    /// Nobody knows yet. The chain that was named stays named: it may well go on.
+    Unknown {
+        /// Why not.
+        reason: Reason,
+        /// Why not, for a person.
+        message: String,
+    },
     /// It is not.
     Detached {
         /// Why not.
@@ -66,6 +73,7 @@ pub(crate) struct Update {
 pub(crate) fn update(before: &EraVolumeStatus, facts: &Facts, now: Timestamp) -> Option<Update> {
     let mut status = match &facts.state {
         State::Attached(attached) => with_stack(attached),
+        State::Unknown { .. } => before.clone(),
         State::Detached { .. } => EraVolumeStatus::default(),
     };
     status.observed_generation = facts.generation.and_then(|it| u64::try_from(it).ok());
@@ -122,6 +130,10 @@ fn conditions(state: &State) -> [(ConditionType, bool, Reason, String); 2] {
                 (ConditionType::TrackingIntact, intact, reason, message),
             ]
         }
+        State::Unknown { reason, message } => [
+            (ConditionType::Attached, false, *reason, message.clone()),
+            (ConditionType::TrackingIntact, false, *reason, message.clone()),
+        ],
         State::Detached { reason, message, broken } => [
             (ConditionType::Attached, false, *reason, message.clone()),
             (ConditionType::TrackingIntact, false, broken.unwrap_or(*reason), message.clone()),
@@ -243,6 +255,18 @@ mod tests {
                 .any(|notice| notice.warning && notice.reason == Reason::TableReloaded)
         );
         assert_eq!(super::super::chain::broken_for(&broken.status), Some(Reason::TableReloaded));
+    }
+
+    #[test]
+    fn while_nobody_knows_the_chain_stays_named() {
+        let before = update(&EraVolumeStatus::default(), &attached(Some(last())), at(1))
+            .expect("new")
+            .status;
+        let state = State::Unknown { reason: Reason::OperationFailed, message: "stuck".into() };
+        let unknown = update(&before, &Facts { generation: Some(2), state }, at(2)).expect("new");
+        assert_eq!(said(&unknown)[1], ("TrackingIntact", false, "OperationFailed"));
+        assert_eq!(unknown.status.chain, before.chain);
+        assert_eq!(unknown.status.last_snapshot, before.last_snapshot);
     }
 
     #[test]

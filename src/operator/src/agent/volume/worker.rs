@@ -28,7 +28,7 @@ use crate::agent::discover::Node;
 use crate::agent::metrics::Metrics;
 use crate::agent::operations::Operations;
 use crate::agent::snapshot::progress::Progress;
-use crate::agent::stacks::{Found, FoundState, Stacks};
+use crate::agent::stacks::{Found, Stacks};
 
 /// How often a volume that nothing happens to is looked at nevertheless.
 pub(super) const IDLE: Duration = Duration::from_secs(600);
@@ -120,15 +120,8 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             // Taken by another, it would find the stack by itself.
             let _ = worker.context.holders.take(&volume.spec.volume.uid, &worker.key);
         }
-        match found.map(|found| found.state) {
-            Some(FoundState::Present(tracked)) => worker.stack = Stack::Found(tracked),
-            Some(FoundState::Ended(reason)) => worker.evidence.seen = reason,
-            // Attaching, or detaching, clears it up.
-            Some(FoundState::Stuck(message)) => {
-                worker.cleared = false;
-                tracing::warn!(message, "not cleared up yet");
-            }
-            None => {}
+        if let Some(found) = found {
+            worker.found(found.state, 0);
         }
         worker
     }
@@ -181,6 +174,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         if !self.follow(volume).await {
             return;
         }
+        self.clear_up().await;
         self.take_over().await;
         self.guard().await;
         self.attach_if_due(volume).await;

@@ -10,7 +10,8 @@ use super::Memory;
 use crate::agent::cluster::ClusterError;
 use crate::agent::discover::{ClaimedVolume, DiscoverError, Node, Refusal};
 use crate::agent::stacks::{
-    Boundary, Changes, Found, Health, Hope, Liveness, StackError, Stacks, Tracked, Wanted,
+    Boundary, Changes, Found, FoundState, Health, Hope, Liveness, StackError, Stacks, Tracked,
+    Wanted,
 };
 
 fn machine(_: ClusterError) -> StackError {
@@ -20,6 +21,16 @@ fn machine(_: ClusterError) -> StackError {
 impl Stacks for Memory {
     fn recover(&self) -> Result<Vec<Found>, StackError> {
         Ok(Vec::new())
+    }
+
+    fn recover_again(&self, _: &str) -> Result<FoundState, StackError> {
+        let mut inner = self.inner();
+        if inner.stuck > 0 {
+            inner.stuck -= 1;
+            return Ok(FoundState::Stuck("the disk is busy".to_owned()));
+        }
+        let there = inner.stack.clone().map(FoundState::Present);
+        Ok(there.unwrap_or(FoundState::Ended(Some(Reason::RecordMismatch))))
     }
 
     fn attach(&self, wanted: &Wanted) -> Result<(Tracked, bool), StackError> {

@@ -71,6 +71,8 @@ struct Inner {
     device: Option<DevNo>,
     /// The stack, if era is in.
     stack: Option<Tracked>,
+    /// How often it cannot be cleared up.
+    stuck: usize,
     /// How many chains there were.
     chains: usize,
     /// How often era was taken out.
@@ -219,6 +221,11 @@ impl Memory {
     /// Somebody else of this process takes the stack out.
     pub(crate) fn lose_record(&self) {
         self.inner().stack = None;
+    }
+
+    /// What is there cannot be cleared up so many times.
+    pub(crate) fn stick(&self, times: usize) {
+        self.inner().stuck = times;
     }
 
     /// The metadata is an older copy.

@@ -9,7 +9,7 @@ use super::{DEVICE, LONG, World};
 use crate::agent::cluster::Key;
 use crate::agent::snapshot::step::is_ready;
 use crate::agent::stacks::{FoundState, Liveness};
-use crate::agent::testing::memory::Memory;
+use crate::agent::testing::memory::{Held, Memory};
 use crate::agent::testing::{CHAIN, VOLUME_UID, at, era_volume, tracked};
 
 #[tokio::test(start_paused = true)]
@@ -180,6 +180,29 @@ async fn an_adopted_stack_keeps_its_chain_and_nothing_is_said() {
     tokio::time::sleep(LONG).await;
     assert_eq!(world.memory.chain().as_deref(), Some(CHAIN));
     assert_eq!(world.memory.said(), said);
+}
+
+/// A snapshot whose boundary is made waits for it: its chain may well be whole.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_cleared_up_is_tried_again_before_anything_else() {
+    let mut before = World::attached().await;
+    before.memory.hold(Held::Slices);
+    before.ask("a");
+    before.until("made", |world| world.memory.boundaries() == 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let volume = before.memory.volume_now().expect("the volume");
+    before.worker.abort();
+    let memory = before.memory.clone();
+    memory.let_go();
+    memory.stick(3);
+    let chain = memory.chain();
+    let stuck = FoundState::Stuck("the disk is busy".to_owned());
+    let mut world = World::new(memory, Some(stuck), &volume);
+    world.see_snapshot("a");
+    world.until("said", |world| world.says("Attached") == "OperationFailed").await;
+    world.until("taken over", |world| world.says("Attached") == "Attached").await;
+    assert_eq!(world.memory.chain(), chain, "the chain goes on");
+    world.until("complete", |world| is_ready(&world.memory.get("a"))).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -106,6 +106,12 @@ impl World {
         self.news.notify_one();
     }
 
+    /// The watch tells of a snapshot that is there.
+    fn see_snapshot(&mut self, name: &str) {
+        self.snapshots.apply_watcher_event(&Event::Apply(self.memory.get(name)));
+        self.news.notify_one();
+    }
+
     /// The reason of a condition, as the API server has it.
     fn says(&self, type_: &str) -> String {
         let status = self.memory.volume_now().and_then(|volume| volume.status).unwrap_or_default();
