@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 use super::AgentError;
 use super::cluster::{Cluster, Key};
 use super::discover::Node;
-use super::stacks::{Found, FoundState, Stacks};
-use super::strays;
+use super::stacks::{Found, Stacks};
+use super::strays::Stray;
 use super::volume::{Context, Worker};
 use super::watches::Item;
 use crate::http_server::Readiness;
@@ -23,7 +23,7 @@ pub(crate) struct Dispatcher<C, S, N> {
     context: Arc<Context<C, S, N>>,
     mounts: watch::Receiver<u64>,
     /// What was on the machine and has no worker yet, by the PersistentVolume's uid.
-    found: HashMap<String, Found>,
+    strays: HashMap<String, Stray>,
     workers: HashMap<Key, Arc<Notify>>,
     running: JoinSet<Key>,
 }
@@ -43,13 +43,16 @@ impl Known {
 }
 
 impl<C: Cluster, S: Stacks, N: Node> Dispatcher<C, S, N> {
-    /// `found` is what was on the machine when the agent came.
+    /// `found` is what was on the machine when the agent came. It is looked after from now on.
     pub(crate) fn new(
         context: Arc<Context<C, S, N>>,
         mounts: watch::Receiver<u64>,
-        found: HashMap<String, Found>,
+        found: Vec<Found>,
     ) -> Self {
-        Self { context, mounts, found, workers: HashMap::new(), running: JoinSet::new() }
+        let stray =
+            |found: Found| (found.volume_uid.clone(), Stray::look_after(context.clone(), found));
+        let strays = found.into_iter().map(stray).collect();
+        Self { context, mounts, strays, workers: HashMap::new(), running: JoinSet::new() }
     }
 
     /// Dispatches until a watch ends, which it never does.
@@ -81,7 +84,6 @@ impl<C: Cluster, S: Stacks, N: Node> Dispatcher<C, S, N> {
             if complete && known.all() {
                 self.tell_all();
                 if !std::mem::replace(&mut known.started, true) {
-                    self.take_in_strays();
                     readiness.set(true);
                     tracing::info!(volumes = self.workers.len(), "ready");
                 }
@@ -107,13 +109,13 @@ impl<C: Cluster, S: Stacks, N: Node> Dispatcher<C, S, N> {
         let reference = ObjectRef::new(&key.name).within(&key.namespace);
         let Some(volume) = self.context.volumes.get(&reference) else { return };
         let news = Arc::new(Notify::new());
-        let found = self.found.remove(&volume.spec.volume.uid);
-        let worker =
-            Worker::new(self.context.clone(), &volume, found, news.clone(), self.mounts.clone());
+        let stray = self.strays.remove(&volume.spec.volume.uid);
+        let worker = Worker::new(self.context.clone(), &volume, news.clone(), self.mounts.clone());
         self.workers.insert(key.clone(), news);
         let key = key.clone();
         self.running.spawn(async move {
-            worker.run().await;
+            let found = if let Some(stray) = stray { Some(stray.let_go().await) } else { None };
+            worker.run(found).await;
             key
         });
     }
@@ -124,15 +126,6 @@ impl<C: Cluster, S: Stacks, N: Node> Dispatcher<C, S, N> {
         let all: Vec<Key> = known.into_iter().chain(self.workers.keys().cloned()).collect();
         for key in all {
             self.tell(&key);
-        }
-    }
-
-    fn take_in_strays(&mut self) {
-        for found in std::mem::take(&mut self.found).into_values() {
-            if matches!(found.state, FoundState::Ended(_)) {
-                continue;
-            }
-            tokio::spawn(strays::look_after(self.context.clone(), found.volume_uid));
         }
     }
 
@@ -155,10 +148,12 @@ impl<C: Cluster, S: Stacks, N: Node> Dispatcher<C, S, N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::stacks::{FoundState, Wanted};
     use crate::agent::testing::memory::Memory;
-    use crate::agent::testing::{context, era_volume};
+    use crate::agent::testing::{VOLUME_UID, context, era_volume, tracked};
     use futures::channel::mpsc::{UnboundedSender, unbounded};
     use kube::runtime::watcher::Event;
+    use serde_json::json;
     use std::time::Duration;
 
     async fn settle() {
@@ -178,7 +173,7 @@ mod tests {
         let (_mounts, seen) = watch::channel(0);
         let ((tell_volumes, heard_volumes), (tell_snapshots, heard_snapshots)) =
             (unbounded(), unbounded());
-        let dispatcher = Dispatcher::new(Arc::new(context), seen, HashMap::new());
+        let dispatcher = Dispatcher::new(Arc::new(context), seen, Vec::new());
         let run = dispatcher.run(heard_volumes, heard_snapshots, Readiness::default());
         let run = tokio::spawn(run);
 
@@ -204,7 +199,7 @@ mod tests {
         let (_mounts, seen) = watch::channel(0);
         let ((tell_volumes, heard_volumes), (tell_snapshots, heard_snapshots)) =
             (unbounded(), unbounded());
-        let dispatcher = Dispatcher::new(Arc::new(context), seen, HashMap::new());
+        let dispatcher = Dispatcher::new(Arc::new(context), seen, Vec::new());
         tokio::spawn(dispatcher.run(heard_volumes, heard_snapshots, Readiness::default()));
         send(&tell_volumes, Item::Complete);
         send(&tell_snapshots, Item::Complete);
@@ -216,5 +211,34 @@ mod tests {
         send(&tell_volumes, Item::Complete);
         settle().await;
         assert_eq!(memory.detached(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_on_the_machine_is_handed_to_its_worker() {
+        let memory = Memory::default();
+        let wanted = Wanted {
+            volume_uid: VOLUME_UID.to_owned(),
+            device: tracked().number,
+            granularity: tracked().granularity,
+        };
+        let (there, _) = memory.attach(&wanted).expect("a stack");
+        let mut volume = era_volume();
+        let chain = json!({"id": there.chain, "startTime": "2026-01-01T00:00:00Z", "startReason": "NoBaseline"});
+        volume.status = serde_json::from_value(json!({ "chain": chain })).expect("a status");
+        memory.set_volume(Some(volume.clone()));
+        let (context, mut volumes, _snapshots) = context(&memory);
+        volumes.apply_watcher_event(&Event::Apply(volume));
+        let (_mounts, seen) = watch::channel(0);
+        let ((tell_volumes, heard_volumes), (tell_snapshots, heard_snapshots)) =
+            (unbounded(), unbounded());
+        let state = FoundState::Present(there.clone());
+        let found = vec![Found { volume_uid: VOLUME_UID.to_owned(), state }];
+        let dispatcher = Dispatcher::new(Arc::new(context), seen, found);
+        tokio::spawn(dispatcher.run(heard_volumes, heard_snapshots, Readiness::default()));
+        send(&tell_volumes, Item::Complete);
+        send(&tell_snapshots, Item::Complete);
+        tokio::time::sleep(Duration::from_secs(2000)).await;
+        assert_eq!(memory.chain(), Some(there.chain));
+        assert_eq!((memory.said(), memory.detached()), (1, 0), "attached, said once, left alone");
     }
 }

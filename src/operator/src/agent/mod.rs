@@ -1,10 +1,10 @@
 //! The agent: attaches, watches and reads the volumes of one node.
 //!
 //! 1. recover: what an earlier process left is finished, undone or adopted (`stacks`, `host`)
-//! 2. watch: the node's `EraVolumes` and `EraSnapshots`, and the machine's mounts (`watches`, `mounts`)
-//! 3. work: one worker a volume (`volume`), which finds its device (`discover`), carries its snapshots on (`snapshot`)
+//! 2. look after: whatever was found, until a worker takes it or nobody wants it (`strays`)
+//! 3. watch: the node's `EraVolumes` and `EraSnapshots`, and the machine's mounts (`watches`, `mounts`)
+//! 4. work: one worker a volume (`volume`), which finds its device (`discover`), carries its snapshots on (`snapshot`)
 //!    and says what is true
-//! 4. stray stacks, whose volume nobody knows any more, are taken out (`strays`)
 //!
 //! The agent writes through `cluster`, and touches the machine through `stacks` and `discover::Node` alone.
 
@@ -25,7 +25,6 @@ mod testing;
 mod volume;
 mod watches;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -122,14 +121,14 @@ async fn work(
 }
 
 /// Nothing else is done before this has succeeded: what is on the machine must be known first.
-async fn recover<S: Stacks>(stacks: &Arc<S>) -> HashMap<String, Found> {
+async fn recover<S: Stacks>(stacks: &Arc<S>) -> Vec<Found> {
     loop {
         let stacks = stacks.clone();
         let recovered = tokio::task::spawn_blocking(move || stacks.recover()).await;
         match recovered.unwrap_or_else(|panic| Err(StackError::unforeseen(panic.to_string()))) {
             Ok(found) => {
                 tracing::info!(stacks = found.len(), "recovered");
-                return found.into_iter().map(|it| (it.volume_uid.clone(), it)).collect();
+                return found;
             }
             Err(error) => {
                 tracing::error!(error = crate::exit::chain(&error), "cannot recover yet");

@@ -1,22 +1,17 @@
 //! The worker's step that looks after era while it is in: is the live table still ours, and does era still record?
 
-use std::time::Duration;
-
 use eratrack_api::{MetadataUse, Reason};
 use tokio::time::Instant;
 
 use super::stack::Stack;
 use super::trouble;
+use super::watch_over::{HEALTH_INTERVAL, LIVENESS_INTERVAL};
 use super::worker::Worker;
 use crate::agent::cluster::Cluster;
 use crate::agent::discover::Node;
 use crate::agent::operations::Operation;
 use crate::agent::stacks::{Health, Stacks, Tracked};
 
-/// How often the live table is looked at: one cheap ioctl.
-const LIVENESS_INTERVAL: Duration = Duration::from_secs(3);
-/// The least time between two questions to era, each of which costs a commit of its metadata.
-const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 /// By how many points the use of the metadata must move to be said again between two boundaries.
 const TELL_POINTS: u32 = 10;
 
@@ -107,27 +102,5 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             present.facts.era = present.facts.era.max(Some(era));
         }
         present.metadata = Some(metadata);
-    }
-
-    /// Ends only when the chain must, and says why: to be waited for beside whatever takes its time, because a device
-    /// that is reloaded, and more so an era that fails, cannot wait for the API server.
-    pub(super) async fn watch_over(&self) -> Reason {
-        let Stack::Present(present) = &self.stack else { return std::future::pending().await };
-        let mut next_health = present.next_health;
-        loop {
-            tokio::time::sleep(LIVENESS_INTERVAL).await;
-            let looked = self.operations.run(Operation::Liveness, S::liveness).await;
-            if let Some(reason) = trouble::of_table(&looked, &present.tracked) {
-                return reason;
-            }
-            if Instant::now() < next_health {
-                continue;
-            }
-            next_health = Instant::now() + HEALTH_INTERVAL;
-            let asked = self.operations.run(Operation::Health, S::health).await;
-            if let Some(reason) = trouble::of_health(&asked) {
-                return reason;
-            }
-        }
     }
 }

@@ -6,6 +6,7 @@
 //! - `worker`: the loop
 //! - `wish`, `take_over`, `guard`, `ending`, `attach`, `release`, `publish`, `snapshots`: the worker's steps
 //! - `holders`: one worker a stack
+//! - `watch_over`: looking after era beside something else
 //! - `retry`, `pace`: when to try again (pure)
 
 mod attach;
@@ -24,9 +25,11 @@ mod take_over;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod watch_over;
 mod wish;
 mod worker;
 
 pub(crate) use holders::Holders;
 pub(crate) use status::State;
+pub(crate) use watch_over::watch_over;
 pub(crate) use worker::{Context, Worker};

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::retry;
 use super::stack::Stack;
+use super::watch_over::watch_over;
 use super::worker::Worker;
 use crate::agent::cluster::{Cluster, Key};
 use crate::agent::discover::Node;
@@ -103,9 +104,10 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     /// in the middle of a request is found again as if the process had been killed.
     async fn attended(&self, volume: &EraVolume, key: &Key) -> Result<Outcome, Reason> {
         let procedure = self.procedure(volume);
+        let Stack::Present(present) = &self.stack else { return Ok(procedure.advance(key).await) };
         tokio::select! {
             outcome = procedure.advance(key) => Ok(outcome),
-            reason = self.watch_over() => Err(reason),
+            reason = watch_over(&self.operations, &*self.context.node, &present.tracked) => Err(reason),
         }
     }
 

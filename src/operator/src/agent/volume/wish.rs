@@ -58,6 +58,9 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         if volume.spec.node_name.as_deref() != Some(&self.context.node_name) {
             // Its node never changes: one of another node in its place says that ours is gone, and its chain with it.
             if volume.metadata.uid == self.object { Wish::Leave } else { Wish::Forget }
+        } else if volume.spec.volume.uid != self.operations.volume_uid() {
+            // The name stands for another PersistentVolume by now, which gets a worker of its own.
+            Wish::Forget
         } else if volume.metadata.deletion_timestamp.is_some() {
             Wish::Release(volume)
         } else {

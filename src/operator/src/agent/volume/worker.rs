@@ -28,7 +28,7 @@ use crate::agent::discover::Node;
 use crate::agent::metrics::Metrics;
 use crate::agent::operations::Operations;
 use crate::agent::snapshot::progress::Progress;
-use crate::agent::stacks::{Found, Stacks};
+use crate::agent::stacks::{FoundState, Stacks};
 
 /// How often a volume that nothing happens to is looked at nevertheless.
 pub(super) const IDLE: Duration = Duration::from_secs(600);
@@ -87,16 +87,15 @@ enum Turn {
 }
 
 impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
-    /// For the `EraVolume` of this name, whose PersistentVolume has this uid. `found` is what was on the machine when
-    /// the agent came; `news` is told when the API server has any.
+    /// For the `EraVolume` of this name, whose PersistentVolume has this uid. `news` is told when the
+    /// API server has any.
     pub(crate) fn new(
         context: Arc<Context<C, S, N>>,
         volume: &EraVolume,
-        found: Option<Found>,
         news: Arc<Notify>,
         mounts: watch::Receiver<u64>,
     ) -> Self {
-        let mut worker = Self {
+        Self {
             operations: Operations::new(context.stacks.clone(), &volume.spec.volume.uid),
             context,
             key: Key::of(volume),
@@ -115,21 +114,18 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             publish_attempts: 0,
             ask_at: Instant::now(),
             wake: Instant::now(),
-        };
-        if found.is_some() {
-            // Taken by another, it would find the stack by itself.
-            let _ = worker.context.holders.take(&volume.spec.volume.uid, &worker.key);
         }
-        if let Some(found) = found {
-            worker.found(found.state, 0);
-        }
-        worker
     }
 
-    /// Works until the object is gone.
-    pub(crate) async fn run(mut self) {
+    /// Works until the object is gone. `found` is what was on the machine before.
+    pub(crate) async fn run(mut self, found: Option<FoundState>) {
         let span = tracing::info_span!("volume", key = %self.key);
         async {
+            if let Some(state) = found {
+                // Taken by another, it would find the stack by itself.
+                let _ = self.context.holders.take(self.operations.volume_uid(), &self.key);
+                self.found(state, 0);
+            }
             loop {
                 let ended = self.turn().await;
                 if let Stack::Present(present) = &self.stack {
@@ -171,9 +167,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     }
 
     async fn track(&mut self, volume: &EraVolume) {
-        if !self.follow(volume).await {
-            return;
-        }
+        self.follow(volume).await;
         self.clear_up().await;
         self.take_over().await;
         self.guard().await;
@@ -184,20 +178,8 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         }
     }
 
-    /// The name may stand for another PersistentVolume by now; a wish for another granularity ends the chain. False while
-    /// the last PersistentVolume's stack is still in.
-    async fn follow(&mut self, volume: &EraVolume) -> bool {
-        if volume.spec.volume.uid != self.operations.volume_uid() {
-            if !self.forget().await {
-                return false;
-            }
-            self.operations = Operations::new(self.context.stacks.clone(), &volume.spec.volume.uid);
-            self.stack = Stack::unknown();
-            self.evidence = Evidence::default();
-            self.cleared = false;
-            self.persistent = None;
-            self.progress = Progress::default();
-        }
+    /// The object may have been made again; a wish for another granularity ends the chain.
+    async fn follow(&mut self, volume: &EraVolume) {
         if self.object != volume.metadata.uid {
             self.object.clone_from(&volume.metadata.uid);
             self.before = volume.status.clone().unwrap_or_default();
@@ -209,7 +191,6 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         {
             self.end_chain(Reason::GranularityChanged).await;
         }
-        true
     }
 
     /// Wakes no later than then.

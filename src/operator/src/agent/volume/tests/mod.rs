@@ -18,7 +18,7 @@ mod snapshots;
 
 use super::{Context, Worker};
 use crate::agent::snapshot::step::is_ready;
-use crate::agent::stacks::{Found, FoundState};
+use crate::agent::stacks::FoundState;
 use crate::agent::testing::memory::Memory;
 use crate::agent::testing::{VOLUME_UID, context, era_volume, snapshot};
 
@@ -63,9 +63,8 @@ impl World {
         memory.set_volume(Some(volume.clone()));
         volumes.apply_watcher_event(&Event::Apply(volume.clone()));
         let (news, (mounts, seen)) = (Arc::new(Notify::new()), watch::channel(0));
-        let found = found.map(|state| Found { volume_uid: VOLUME_UID.to_owned(), state });
-        let worker = Worker::new(context.clone(), volume, found, news.clone(), seen);
-        let worker = tokio::spawn(worker.run());
+        let worker = Worker::new(context.clone(), volume, news.clone(), seen);
+        let worker = tokio::spawn(worker.run(found));
         Self { context, memory, volumes, snapshots, news, mounts, worker }
     }
 

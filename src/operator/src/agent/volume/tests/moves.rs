@@ -123,3 +123,15 @@ async fn one_made_again_just_after_it_was_let_go_is_tracked() {
     world.change(|volume| *volume = made_again());
     world.until("attached", |world| world.says("Attached") == "Attached").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_stands_for_another_persistent_volume_has_another_worker() {
+    let mut world = World::attached().await;
+    let other = "99999999-9999-4999-8999-999999999999";
+    world.change(|volume| {
+        *volume = made_again();
+        other.clone_into(&mut volume.spec.volume.uid);
+    });
+    world.worker.await.expect("the worker ends");
+    assert_eq!(world.memory.chain(), None, "and takes its own out before");
+}
