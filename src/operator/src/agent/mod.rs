@@ -13,6 +13,7 @@ mod discover;
 mod dispatch;
 mod host;
 mod kube_cluster;
+mod lane;
 mod metrics;
 mod mounts;
 mod operations;
@@ -22,6 +23,7 @@ mod stacks;
 mod strays;
 #[cfg(test)]
 mod testing;
+
 mod volume;
 mod watches;
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eratrack_api::Reason;
-use tokio::sync::{Mutex, OwnedSemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::lane::{Lane, Late};
 use super::stacks::{Hope, StackError, Stacks};
 
 /// How long an operation may take before the agent stops waiting for it.
@@ -73,13 +74,13 @@ impl Operation {
 pub(crate) struct Operations<S> {
     stacks: Arc<S>,
     volume_uid: String,
-    turn: Arc<Mutex<()>>,
+    lane: Lane,
 }
 
 impl<S: Stacks> Operations<S> {
     /// For the stack of this PersistentVolume.
     pub(crate) fn new(stacks: Arc<S>, volume_uid: &str) -> Self {
-        Self { stacks, volume_uid: volume_uid.to_owned(), turn: Arc::default() }
+        Self { stacks, volume_uid: volume_uid.to_owned(), lane: Lane::default() }
     }
 
     /// The PersistentVolume's uid.
@@ -103,32 +104,20 @@ impl<S: Stacks> Operations<S> {
         permit: Option<OwnedSemaphorePermit>,
         act: impl FnOnce(&S, &str) -> Result<T, StackError> + Send + 'static,
     ) -> Result<T, StackError> {
-        let limit = operation.limit();
-        let too_slow = |what: &str| StackError {
-            hope: Hope::Soon,
-            reason: operation.too_slow(),
-            message: format!("{}: {what} after {} s", operation.as_str(), limit.as_secs()),
-        };
-        // A blocking call cannot be called off. One that hangs in the kernel keeps its turn, so that nothing else is
-        // tried on the device meanwhile.
-        let turn = tokio::time::timeout(limit, self.turn.clone().lock_owned())
-            .await
-            .map_err(|_| too_slow("an earlier operation has not ended"))?;
         let (stacks, uid) = (self.stacks.clone(), self.volume_uid.clone());
         let span = tracing::info_span!("operation", name = operation.as_str(), volume_uid = uid);
-        let task = tokio::task::spawn_blocking(move || {
-            let _held = (turn, permit);
+        let called = self.lane.call(operation.limit(), move || {
+            let _permit = permit;
             span.in_scope(|| act(&stacks, &uid))
         });
-        match tokio::time::timeout(limit, task).await {
-            Err(_) => Err(too_slow("still under way")),
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(StackError {
-                hope: Hope::Soon,
-                reason: Reason::OperationFailed,
-                message: format!("{}: {panic}", operation.as_str()),
-            }),
-        }
+        called.await.unwrap_or_else(|late| {
+            let reason = match late {
+                Late::NoTurn(_) | Late::UnderWay(_) => operation.too_slow(),
+                Late::Panicked(_) => Reason::OperationFailed,
+            };
+            let message = format!("{}: {late}", operation.as_str());
+            Err(StackError { hope: Hope::Soon, reason, message })
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use super::status::AttachedFacts;
 use super::worker::Worker;
 use crate::agent::cluster::{Cluster, ClusterError, Key};
 use crate::agent::discover::{ClaimedVolume, DiscoverError, Node, Refusal};
+use crate::agent::lane::Late;
 use crate::agent::operations::Operation;
 use crate::agent::stacks::{StackError, Stacks, Tracked, Wanted};
 
@@ -35,8 +36,8 @@ enum AttachError {
         "the PersistentVolume is still tracked for EraVolume {0}; tracking starts when that one is let go"
     )]
     Held(Key),
-    #[error("looking for the device took longer than {} s", FIND_LIMIT.as_secs())]
-    Slow,
+    #[error("looking for the device: {0}")]
+    Late(#[from] Late),
 }
 
 impl AttachError {
@@ -52,7 +53,7 @@ impl AttachError {
             ),
             Self::Stack(error) => (error.reason, Some(retry::after_stack(error, attempts)), true),
             Self::Held(_) => (Reason::DeviceClaimed, Some(retry::soon(attempts)), false),
-            Self::Cluster(_) | Self::Slow => {
+            Self::Cluster(_) | Self::Late(_) => {
                 (Reason::OperationFailed, Some(retry::soon(attempts)), false)
             }
         };
@@ -162,11 +163,8 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
 
     async fn find(&self, claimed: ClaimedVolume) -> Result<DevNo, AttachError> {
         let node = self.context.node.clone();
-        let found = tokio::task::spawn_blocking(move || node.find(&claimed));
-        match tokio::time::timeout(FIND_LIMIT, found).await {
-            Ok(Ok(device)) => Ok(device?),
-            Ok(Err(_)) | Err(_) => Err(AttachError::Slow),
-        }
+        let found = self.finding.call(FIND_LIMIT, move || node.find(&claimed)).await;
+        Ok(found??)
     }
 
     /// Whether a device that is in use for this volume now is the one that is tracked; unknown counts as yes.

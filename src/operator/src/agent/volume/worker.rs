@@ -25,6 +25,7 @@ use super::stack::Stack;
 use super::wish::Wish;
 use crate::agent::cluster::{Cluster, Key};
 use crate::agent::discover::Node;
+use crate::agent::lane::Lane;
 use crate::agent::metrics::Metrics;
 use crate::agent::operations::Operations;
 use crate::agent::snapshot::progress::Progress;
@@ -57,6 +58,8 @@ pub(crate) struct Worker<C, S, N> {
     news: Arc<Notify>,
     pub(super) mounts: watch::Receiver<u64>,
     pub(super) operations: Operations<S>,
+    /// Looking for the device, which a hung mount may keep for ever.
+    pub(super) finding: Lane,
     pub(super) stack: Stack,
     pub(super) evidence: Evidence,
     pub(super) pace: Pace,
@@ -101,6 +104,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             key: Key::of(volume),
             news,
             mounts,
+            finding: Lane::default(),
             stack: Stack::unknown(),
             evidence: Evidence::default(),
             pace: Pace::default(),
