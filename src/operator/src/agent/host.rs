@@ -22,6 +22,7 @@ use super::stacks::{
     Boundary, Changes, Found, FoundState, Health, Hope, Liveness, StackError, Stacks, Tracked,
     Wanted,
 };
+use super::volume::trouble;
 use crate::cli::AgentArgs;
 
 /// How long to wait for LVM to give a lock back.
@@ -143,7 +144,8 @@ impl Stacks for HostStacks {
         tracing::debug!(drained_in = ?boundary.drained_in, "drained");
         let time = Timestamp::try_from(boundary.time)
             .map_err(|error| StackError::unforeseen(format!("the machine's clock: {error}")))?;
-        Ok(Boundary { era: boundary.era, time })
+        let used_percent = trouble::percent(boundary.metadata_used, boundary.metadata_total);
+        Ok(Boundary { era: boundary.era, time, used_percent })
     }
 
     fn changes(&self, volume_uid: &str, since: Era) -> Result<Changes, StackError> {

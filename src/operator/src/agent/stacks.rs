@@ -74,6 +74,8 @@ pub(crate) struct Boundary {
     pub(crate) era: Era,
     /// Everything acknowledged before this time was written in an earlier era.
     pub(crate) time: Timestamp,
+    /// How much of the metadata is in use, in percent.
+    pub(crate) used_percent: u32,
 }
 
 /// What was written since an era.

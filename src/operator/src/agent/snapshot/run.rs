@@ -23,6 +23,7 @@ use crate::agent::cluster::{Cluster, Key, Notice};
 use crate::agent::operations::{Operation, Operations};
 use crate::agent::slices;
 use crate::agent::stacks::{Boundary, Hope, StackError, Stacks, Tracked};
+use crate::agent::volume::trouble;
 
 /// What became of it.
 #[derive(Debug)]
@@ -139,6 +140,7 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         let made = self.operations.run_with(Operation::Boundary, Some(permit), S::boundary).await;
         let boundary = made.map_err(SnapshotError::Boundary)?;
         self.progress.boundary(Some(boundary.time));
+        roomy(boundary)?;
         let base = self.base(tracked, boundary).await?;
         tracing::info!(era = boundary.era.0, chain = tracked.chain, "boundary made");
         let status = status::with_boundary(snapshot, boundary, tracked, base, (self.now)());
@@ -289,6 +291,18 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
             })
         })
     }
+}
+
+/// Reading a list takes more of the metadata for a while; there must be some left.
+fn roomy(boundary: Boundary) -> Result<(), SnapshotError> {
+    if !trouble::is_full(boundary.used_percent) {
+        return Ok(());
+    }
+    Err(SnapshotError::Boundary(StackError {
+        hope: Hope::Broken,
+        reason: Reason::MetadataFull,
+        message: format!("{} % of the metadata is in use", boundary.used_percent),
+    }))
 }
 
 /// How many blocks the volume had at the boundary.

@@ -117,7 +117,7 @@ mod tests {
     use serde_json::json;
 
     fn boundary() -> Boundary {
-        Boundary { era: Era(7), time: at(20) }
+        Boundary { era: Era(7), time: at(20), used_percent: 1 }
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod status;
 mod take_over;
 #[cfg(test)]
 mod tests;
-mod trouble;
+pub(crate) mod trouble;
 mod watch_over;
 mod wish;
 mod worker;

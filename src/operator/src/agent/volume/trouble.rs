@@ -33,12 +33,12 @@ pub(super) fn of_health(asked: &Result<Health, StackError>) -> Option<Reason> {
 }
 
 /// How much of the metadata is in use, rounded up.
-pub(super) fn percent(used: u64, total: u64) -> u32 {
+pub(crate) fn percent(used: u64, total: u64) -> u32 {
     u32::try_from(used.saturating_mul(100).div_ceil(total.max(1))).unwrap_or(100).min(100)
 }
 
 /// Whether there is no room left that can be relied on.
-pub(super) fn is_full(percent: u32) -> bool {
+pub(crate) fn is_full(percent: u32) -> bool {
     percent >= FULL_PERCENT
 }
 

@@ -74,8 +74,9 @@ impl Stacks for Memory {
         self.effect("boundary", |inner| {
             inner.era += 1;
             let (era, length) = (inner.era, inner.log.len());
+            let used_percent = u32::try_from(inner.used_percent).unwrap_or(100);
             inner.began.insert(era, length);
-            Boundary { era: Era(era), time: at(25) }
+            Boundary { era: Era(era), time: at(25), used_percent }
         })
         .map_err(machine)
     }

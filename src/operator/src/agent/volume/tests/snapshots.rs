@@ -108,3 +108,13 @@ async fn while_the_node_makes_as_many_boundaries_as_it_may_it_waits_and_the_volu
     world.until("complete", |world| is_ready(&world.memory.get("a"))).await;
     assert_eq!(world.memory.boundaries(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_boundary_that_leaves_little_room_is_the_last_of_its_chain() {
+    let mut world = World::attached().await;
+    world.memory.use_metadata(95, 0);
+    world.ask("a");
+    world.until("taken out", |world| world.memory.chain().is_none()).await;
+    assert_eq!((world.memory.boundaries(), world.memory.reads()), (1, 0));
+    world.until("said", |world| world.says("TrackingIntact") == "MetadataFull").await;
+}
