@@ -168,6 +168,23 @@ impl Machine {
         Ok(read_if_there(&self.queue(dev).join("zoned"))?.is_some_and(|text| text != "none"))
     }
 
+    /// The devices that have it in one of their tables, live or not (`bd_link_disk_holder`, which
+    /// device mapper calls when a table is loaded).
+    pub fn holders(&self, dev: DevNo) -> Result<Vec<DevNo>, MachineError> {
+        let dir = self.block(dev).join("holders");
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(failed("list", &dir)(e)),
+        };
+        let mut holders = Vec::new();
+        for holder in entries.flatten() {
+            holders.extend(number_in(&holder.path().join("dev"))?);
+        }
+        holders.sort_unstable();
+        Ok(holders)
+    }
+
     /// Every block device that its bytes pass through, itself first: slaves of device mapper
     /// and md, a partition's disk, and the file system's device below a loop device's file.
     pub fn beneath(&self, dev: DevNo) -> Result<Vec<Beneath>, MachineError> {
@@ -332,6 +349,16 @@ mod tests {
         assert_eq!(limit("253:0", 65536), Bytes(65536));
         assert_eq!(limit("253:0", 1 << 20), Bytes(65536));
         assert_eq!(limit("253:1", 65536), Bytes(0));
+    }
+
+    #[test]
+    fn what_lies_above_is_found_through_holders() {
+        let (_root, machine) = machine(&[
+            ("sys/dev/block/253:2/holders/dm-7/dev", "253:7\n"),
+            ("sys/dev/block/253:2/holders/dm-0/dev", "253:0\n"),
+        ]);
+        assert_eq!(machine.holders(dev("253:2")).unwrap(), [dev("253:0"), dev("253:7")]);
+        assert_eq!(machine.holders(dev("253:0")).unwrap(), []);
     }
 
     #[test]

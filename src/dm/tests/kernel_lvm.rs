@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::{
-    assert_none_suspended, assert_nothing_of_ours, assert_transaction_ids_agree, number, request,
+    assert_none_suspended, assert_nothing_of_ours, assert_transaction_ids_agree, request,
 };
 use eratrack_dm::{Detached, Host, HostError, Liveness, Moment};
 use eratrack_model::plan::Step;
@@ -53,7 +53,7 @@ impl Scene {
         let again = self.attach().unwrap();
         assert!(again.created, "after {what}");
         assert_ne!(again.record.chain, before.chain, "after {what} a new chain begins");
-        assert_eq!(again.record.sectors, self.host.survey(number(&self.volume)).unwrap().length);
+        assert_eq!(again.record.sectors, common::length(&self.volume));
     }
 
     /// The same for what leaves our table in X.
@@ -237,7 +237,7 @@ fn lvextend_racing_an_insertion_leaves_one_of_the_two_tables() {
         let racing = thread::spawn(move || run(&format!("lvextend -qq -L +4m {lv}")));
         let attached = scene.attach();
         racing.join().expect("lvextend succeeds");
-        let size = scene.host.survey(number(&scene.volume)).unwrap().length.0;
+        let size = common::length(&scene.volume).0;
         let lvm =
             run(&format!("lvs --noheadings --nosuffix --units s -o lv_size {}", scene.volume.lv));
         assert_eq!(size.to_string(), lvm.trim(), "X is as long as LVM says");

@@ -21,9 +21,8 @@ impl Host {
     pub fn attach(&self, request: &AttachRequest) -> Result<Attached, HostError> {
         let lock = self.lock_stack(&request.stack)?;
         self.wake(&lock, &request.stack)?;
-        let survey = self.survey(request.x)?;
         if let Some((record, created)) = self.adopt(&lock, request)? {
-            return Ok(Attached { record, survey, created });
+            return Ok(Attached { record, created });
         }
         self.take_down(&lock, &request.stack, true)?;
         let observed = self.observe(&request.stack, Some(request.x))?;
@@ -31,7 +30,7 @@ impl Host {
         let record = self.new_record(request, &observed)?;
         self.store.check_room(record.metadata_size)?;
         match self.build(&lock, record, &observed) {
-            Ok(record) => Ok(Attached { record, survey, created: true }),
+            Ok(record) => Ok(Attached { record, created: true }),
             Err(error) => {
                 if let Err(undo) = self.take_down(&lock, &request.stack, true) {
                     tracing::warn!(stack = %request.stack, %undo, "what was begun is left for the next start");

@@ -7,43 +7,10 @@ use eratrack_model::stack::{Beneath, Device, Kernel, Observed, Subject, Volume};
 use eratrack_model::table::Table;
 use eratrack_model::units::{DevNo, Sectors};
 
-use super::{Host, HostError, Survey};
+use super::{Host, HostError};
 use crate::port::{Access, DmError, Info, Lookup, Slot};
 
 impl Host {
-    /// What a device is, and what of ours is on it. Changes nothing.
-    pub fn survey(&self, x: DevNo) -> Result<Survey, HostError> {
-        let info = self.find(&x.into())?;
-        let table = match &info {
-            Some(info) => self.dm.table(info.number, Slot::Live)?,
-            None => None,
-        };
-        let tracked_by = match &table {
-            Some(table) => self.owner_above(table)?,
-            None => None,
-        };
-        Ok(Survey {
-            number: x,
-            name: info.as_ref().map(|info| info.name.clone()),
-            uuid: info.and_then(|info| info.uuid),
-            table,
-            length: self.machine.length(x)?,
-            discards: self.machine.discards(x)?,
-            sectors_written: self.machine.counters(x)?.sectors_written,
-            tracked_by,
-        })
-    }
-
-    fn owner_above(&self, table: &Table) -> Result<Option<StackId>, HostError> {
-        for device in table.devices() {
-            let uuid = self.find(&(*device).into())?.and_then(|info| info.uuid);
-            if let Some((stack, Role::Era)) = uuid.and_then(|uuid| uuid.owner()) {
-                return Ok(Some(stack));
-            }
-        }
-        Ok(None)
-    }
-
     pub(super) fn observe(&self, stack: &StackId, x: Option<DevNo>) -> Result<Observed, HostError> {
         let subject = match x {
             Some(x) => self.subject(x)?,
@@ -149,22 +116,20 @@ impl Host {
     }
 
     /// Whoever has this stack's X-era in one of its tables, wherever it is and whatever its
-    /// record says.
+    /// record says. Nobody else's table is looked at.
     pub(super) fn user_of(&self, stack: &StackId) -> Result<Option<DevNo>, HostError> {
         let Some(era) = self.find(&Lookup::Uuid(stack.uuid(Role::Era)))? else { return Ok(None) };
-        for listed in self.dm.list()? {
-            for slot in [Slot::Live, Slot::Inactive] {
-                let table = match self.dm.table(listed.number, slot) {
-                    Ok(table) => table,
-                    // Removed since it was listed.
-                    Err(e) if e.is_not_found() => None,
-                    Err(e) => return Err(e.into()),
-                };
-                if table.is_some_and(|table| table.devices().any(|found| *found == era.number)) {
-                    return Ok(Some(listed.number));
-                }
+        let holders = self.machine.holders(era.number)?;
+        Ok(holders.into_iter().find(|holder| self.names(*holder, era.number)))
+    }
+
+    fn names(&self, holder: DevNo, era: DevNo) -> bool {
+        [Slot::Live, Slot::Inactive].into_iter().any(|slot| match self.dm.table(holder, slot) {
+            Ok(table) => table.is_some_and(|table| table.devices().any(|found| *found == era)),
+            Err(error) => {
+                tracing::warn!(%holder, %error, "passing over a device above an era device");
+                false
             }
-        }
-        Ok(None)
+        })
     }
 }

@@ -9,7 +9,7 @@ use eratrack_model::record::{Phase, Record};
 use super::{Host, HostError, Liveness, Recovered, Recovery};
 use crate::era_status::EraStatus;
 use crate::executor::Swapping;
-use crate::port::Info;
+use crate::port::{DmErrorKind, Info};
 use crate::stack_lock::StackLock;
 use crate::store::StoreError;
 
@@ -40,7 +40,12 @@ impl Host {
         });
         let mut stacks: BTreeSet<_> = kept.into_iter().collect();
         for listed in self.dm.list()? {
-            let uuid = self.find(&listed.number.into())?.and_then(|info| info.uuid);
+            let info = match self.find(&listed.number.into()) {
+                // Ours read back, so it is none of ours.
+                Err(error) if error.kind == DmErrorKind::Unreadable => None,
+                info => info?,
+            };
+            let uuid = info.and_then(|info| info.uuid);
             stacks.extend(uuid.and_then(|uuid| uuid.owner()).map(|(stack, _)| stack));
         }
         Ok(stacks)

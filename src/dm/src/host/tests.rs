@@ -32,6 +32,8 @@ type Hook = Box<dyn FnMut(&FakeKernel, &'static str) + Send>;
 struct Interrupted {
     kernel: FakeKernel,
     hook: Mutex<Option<Hook>>,
+    /// A device that the kernel tells of and that is not understood.
+    odd: Mutex<Option<DevNo>>,
 }
 
 impl Interrupted {
@@ -40,6 +42,13 @@ impl Interrupted {
             hook(&self.kernel, verb);
         }
         result
+    }
+
+    fn understood(&self, verb: &'static str, dev: DevNo) -> Result<(), DmError> {
+        match *self.odd.lock().unwrap() {
+            Some(odd) if odd == dev => Err(DmError::new(DmErrorKind::Unreadable, verb, dev)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -65,11 +74,14 @@ impl DeviceMapper for Interrupted {
     }
 
     fn info(&self, of: &Lookup) -> Result<Info, DmError> {
-        self.after("info", self.kernel.info(of))
+        let info = self.kernel.info(of);
+        let info = info.and_then(|info| self.understood("info", info.number).map(|()| info));
+        self.after("info", info)
     }
 
     fn table(&self, dev: DevNo, slot: Slot) -> Result<Option<Table>, DmError> {
-        self.after("table", self.kernel.table(dev, slot))
+        let table = self.understood("table", dev).and_then(|()| self.kernel.table(dev, slot));
+        self.after("table", table)
     }
 
     fn status(&self, dev: DevNo) -> Result<Vec<StatusLine>, DmError> {
@@ -119,7 +131,10 @@ impl Rig {
         kernel.load(x, &live_table(&original, era, Sectors(8)), Access::ReadWrite).unwrap();
         kernel.swap(x).unwrap();
         machine_of_files(root.path(), &[DISK, METADATA, x, base, era]);
-        let dm = Arc::new(Interrupted { kernel, hook: Mutex::new(None) });
+        let holder = root.path().join(format!("sys/dev/block/{era}/holders/dm-0"));
+        fs::create_dir_all(&holder).unwrap();
+        fs::write(holder.join("dev"), x.to_string()).unwrap();
+        let dm = Arc::new(Interrupted { kernel, hook: Mutex::default(), odd: Mutex::default() });
         let host = Host::new(HostConfig {
             root: root.path().to_owned(),
             dm: Arc::clone(&dm) as Arc<dyn DeviceMapper>,
@@ -428,4 +443,37 @@ fn a_start_drops_the_metadata_snapshot_that_a_killed_process_held() {
     rig.kernel().message(rig.era, "take_metadata_snap").unwrap();
     assert_eq!(rig.recovered(), Recovery::Adopted(rig.record.clone()));
     assert!(!rig.kernel().era_on(METADATA).held);
+}
+
+/// One device of somebody's that is not understood keeps no stack from anything.
+#[test]
+fn an_odd_device_of_somebody_else_is_passed_over() {
+    let rig = Rig::new();
+    let odd =
+        rig.kernel().add_volume("odd", None, &format!("0 8 linear {DISK} 0").parse().unwrap());
+    *rig.dm.odd.lock().unwrap() = Some(odd);
+    assert_eq!(rig.recovered(), Recovery::Adopted(rig.record.clone()));
+    assert_eq!(rig.host.detach(&rig.record.stack).unwrap(), Detached::Restored);
+    assert_eq!(rig.live(), rig.original);
+}
+
+#[test]
+fn a_device_that_is_gone_is_not_found() {
+    let rig = Rig::new();
+    rig.host.detach(&rig.record.stack).unwrap();
+    let x = DevNo { major: 253, minor: 99 };
+    let (stack, granularity) = (rig.record.stack.clone(), GRANULARITY);
+    let request = AttachRequest { stack, x, granularity, discards: None };
+    let error = rig.host.attach(&request).unwrap_err();
+    assert_eq!(error.reason(), "DeviceNotFound", "{error}");
+}
+
+/// A clean detach that was killed when only its directory was left has nothing to tell.
+#[test]
+fn a_directory_that_a_detach_left_empty_is_no_stack() {
+    let rig = Rig::new();
+    rig.host.detach(&rig.record.stack).unwrap();
+    fs::create_dir(rig.root.path().join("var/lib/eratrack/s")).unwrap();
+    assert_eq!(rig.host.recover().unwrap(), []);
+    assert_eq!(rig.host.detach(&rig.record.stack).unwrap(), Detached::NothingThere);
 }

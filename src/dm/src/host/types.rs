@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use eratrack_model::Era;
-use eratrack_model::discards::{DiscardLimits, DiscardPolicy};
+use eratrack_model::discards::DiscardPolicy;
 use eratrack_model::extents::ChangedBlocks;
-use eratrack_model::names::{DmName, DmUuid, StackId};
+use eratrack_model::names::StackId;
 use eratrack_model::record::Record;
 use eratrack_model::table::Table;
-use eratrack_model::units::{DevNo, Granularity, Sectors};
+use eratrack_model::units::{DevNo, Granularity};
 
 use crate::port::DeviceMapper;
 use crate::store::StoreConfig;
@@ -29,27 +29,6 @@ pub struct HostConfig {
     pub nodes: PathBuf,
     /// How long to wait for LVM to give its lock back.
     pub lock_deadline: Duration,
-}
-
-/// A device as it was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Survey {
-    /// Its number.
-    pub number: DevNo,
-    /// Its device-mapper name; none if device mapper does not run it.
-    pub name: Option<DmName>,
-    /// Its device-mapper uuid.
-    pub uuid: Option<DmUuid>,
-    /// Its live table.
-    pub table: Option<Table>,
-    /// Its length.
-    pub length: Sectors,
-    /// Its discards.
-    pub discards: DiscardLimits,
-    /// Sectors written since it appeared (`/sys/block/*/stat`).
-    pub sectors_written: u64,
-    /// The stack that its live table goes through, if any.
-    pub tracked_by: Option<StackId>,
 }
 
 /// What shall be tracked, and how.
@@ -71,8 +50,6 @@ pub struct AttachRequest {
 pub struct Attached {
     /// What it is, as it is kept beside the metadata.
     pub record: Record,
-    /// The device as it was just before.
-    pub survey: Survey,
     /// A new chain began with this call; false when all was there already.
     pub created: bool,
 }

@@ -3,6 +3,7 @@
 mod loops;
 mod nodes;
 mod raw;
+mod secrets;
 
 use std::fs::File;
 use std::io;
@@ -243,7 +244,9 @@ impl DeviceMapper for Kernel {
         }
         let text: Vec<_> = lines
             .iter()
-            .map(|(start, len, kind, params)| format!("{start} {len} {kind} {params}"))
+            .map(|(start, len, kind, params)| {
+                format!("{start} {len} {kind} {}", secrets::hide(kind, params))
+            })
             .collect();
         let text = text.join("\n");
         text.trim_end().parse().map(Some).map_err(|e| {
@@ -280,14 +283,11 @@ impl DeviceMapper for Kernel {
 
     fn list(&self) -> Result<Vec<Listed>, DmError> {
         let devices = self.library.list_devices().map_err(|e| from_library("list", "all", e))?;
-        let listed = devices.into_iter().map(|(name, device, _)| {
-            let text = name.to_string();
-            let name = text
-                .parse()
-                .map_err(|e| DmError::new(DmErrorKind::Unreadable, "list", &text).with_source(e))?;
-            Ok(Listed { number: number(device), name })
+        let listed = devices.into_iter().filter_map(|(name, device, _)| {
+            // A name that does not read is none that we gave.
+            Some(Listed { number: number(device), name: name.to_string().parse().ok()? })
         });
-        listed.collect()
+        Ok(listed.collect())
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use eratrack_dm::linux::Kernel;
 use eratrack_dm::store::StoreConfig;
 use eratrack_dm::{AttachRequest, Changes, DeviceMapper, Host, HostConfig};
-use eratrack_model::units::{DevNo, Granularity};
+use eratrack_model::units::{DevNo, Granularity, Sectors};
 use kit::{Disk, Volume, VolumeGroup};
 
 /// A host whose metadata files go into this directory of the guest.
@@ -35,6 +35,12 @@ fn kernel() -> Arc<Kernel> {
 pub(crate) fn number(volume: &Volume) -> DevNo {
     let (major, minor) = volume.number();
     DevNo { major, minor }
+}
+
+/// As long as X is now.
+pub(crate) fn length(volume: &Volume) -> Sectors {
+    let size = std::fs::read_to_string(format!("/sys/dev/block/{}/size", number(volume)));
+    Sectors(size.expect("the volume is active").trim().parse().expect("a number"))
 }
 
 pub(crate) fn request(volume: &Volume, stack: &str, granularity: &str) -> AttachRequest {
