@@ -179,7 +179,7 @@ impl<S: Surroundings> Executor<'_, S> {
                 self.verify(*x, &self.resolve(expect)?)?;
                 self.swap_in(*x, &self.resolve(table)?, *keep_read_ahead)?;
             }
-            Step::ClearSlot { x } => self.dm.clear(*x)?,
+            Step::ClearSlot { x, table } => self.clear_slot(*x, &self.resolve(table)?)?,
             Step::Remove { role } => self.dm.remove(self.own(*role)?)?,
             Step::Checkpoint => self.dm.message(self.own(Role::Era)?, "checkpoint")?,
             Step::ReadEra => {
@@ -231,6 +231,15 @@ impl<S: Surroundings> Executor<'_, S> {
         }
         let live = self.dm.table(x, Slot::Live)?;
         if live.as_ref() == Some(expected) { Ok(()) } else { Err(changed(text(live.as_ref()))) }
+    }
+
+    fn clear_slot(&self, x: DevNo, expected: &Table) -> Result<(), StepErrorKind> {
+        let loaded = self.dm.table(x, Slot::Inactive)?;
+        if loaded.as_ref().is_some_and(|loaded| loaded != expected) {
+            let expected = format!("the loaded table {}", one_line(expected));
+            return Err(StepErrorKind::Changed { x, found: text(loaded.as_ref()), expected });
+        }
+        Ok(self.dm.clear(x)?)
     }
 
     /// Load and swap; whatever fails, X's slot is empty afterwards.

@@ -119,10 +119,12 @@ pub enum Step {
         /// Save `read_ahead_kb` before and set it again after: the swap resets it.
         keep_read_ahead: bool,
     },
-    /// Empty X's inactive slot of a table that we left there.
+    /// Empty X's inactive slot of a table that we left there. Fail if it holds another one.
     ClearSlot {
         /// X.
         x: DevNo,
+        /// What is in the slot.
+        table: PlannedTable,
     },
     /// Remove a device of ours that nobody has open.
     Remove {

@@ -5,7 +5,7 @@ mod common;
 use common::{Machine, STRIPED, THICK, THIN, desired, number, tracked, volume};
 use eratrack_model::check::{Rule, Violation, check};
 use eratrack_model::names::Role;
-use eratrack_model::plan::{DeviceRef, Goal, Plan, Step, plan, plan_boundary};
+use eratrack_model::plan::{self, DeviceRef, Goal, Plan, Step, plan, plan_boundary};
 use eratrack_model::stack::{Beneath, Contents, Desired, Observed, Subject};
 use eratrack_model::table::Table;
 use eratrack_model::units::{Bytes, Sectors};
@@ -284,6 +284,19 @@ fn somebody_elses_table_may_not_be_cleared() {
     if let Subject::Mapped(volume) = &mut observed.x {
         volume.device.inactive = Some("0 131072 linear 8:32 0".parse().unwrap());
     }
-    plan.steps.insert(1, Step::ClearSlot { x: number(3) });
+    plan.steps.insert(1, Step::ClearSlot { x: number(3), table: table("0 131072 linear 8:32 0") });
+    assert_eq!(broken_rule(&plan, &observed), Some(Rule::SlotIsOurs));
+    // Nor another one than the plan says.
+    let mut machine = Machine::new(volume(THICK, true));
+    let first = insertion(THICK).0;
+    let load = first.steps.iter().position(|step| matches!(step, Step::SwapIn { .. })).unwrap();
+    machine.run(&first, Some(load + 1));
+    let observed = machine.observe();
+    let mut plan = plan::plan(&observed, &desired()).unwrap();
+    for step in &mut plan.steps {
+        if let Step::ClearSlot { table: found, .. } = step {
+            *found = table("0 131072 linear 8:32 0");
+        }
+    }
     assert_eq!(broken_rule(&plan, &observed), Some(Rule::SlotIsOurs));
 }

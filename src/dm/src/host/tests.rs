@@ -188,6 +188,19 @@ impl Rig {
         *self.dm.hook.lock().unwrap() = Some(hook);
     }
 
+    /// Has somebody act once, just before the first step of a plan whose text begins so.
+    fn before_step(&mut self, step: &'static str, act: impl FnOnce(&FakeKernel) + Send + 'static) {
+        let (dm, act) = (Arc::clone(&self.dm), Mutex::new(Some(act)));
+        self.host = self.host.clone().observed_by(Arc::new(move |moment| {
+            let Moment::Step(found) = moment else { return };
+            if found.to_string().starts_with(step)
+                && let Some(act) = act.lock().unwrap().take()
+            {
+                act(&dm.kernel);
+            }
+        }));
+    }
+
     fn set_queue(&self, dev: DevNo, file: &str, text: &str) {
         let path = self.root.path().join(format!("sys/dev/block/{dev}/queue/{file}"));
         fs::write(path, text).unwrap();
@@ -476,4 +489,25 @@ fn a_directory_that_a_detach_left_empty_is_no_stack() {
     fs::create_dir(rig.root.path().join("var/lib/eratrack/s")).unwrap();
     assert_eq!(rig.host.recover().unwrap(), []);
     assert_eq!(rig.host.detach(&rig.record.stack).unwrap(), Detached::NothingThere);
+}
+
+/// Between our look at the slot and the clearing of it, somebody else may have loaded a table.
+#[test]
+fn a_table_that_somebody_loaded_instead_of_ours_is_not_cleared() {
+    let theirs: Table = format!("0 {LENGTH} linear {DISK} 4096").parse().unwrap();
+    for boundary in [true, false] {
+        let mut rig = Rig::new();
+        let x = rig.record.x;
+        let ours = rig.live();
+        rig.kernel().load(x, &ours, Access::ReadWrite).unwrap();
+        let table = theirs.clone();
+        rig.before_step("clear", move |kernel| kernel.somebody_loads(x, &table, false));
+        let busy = if boundary {
+            rig.host.boundary(&rig.record).unwrap_err()
+        } else {
+            rig.host.detach(&rig.record.stack).unwrap_err()
+        };
+        assert_eq!(busy.reason(), "DeviceBusy", "{busy}");
+        assert_eq!(rig.kernel().table(x, Slot::Inactive).unwrap(), Some(theirs.clone()));
+    }
 }

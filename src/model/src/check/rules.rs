@@ -92,7 +92,7 @@ impl<'a> State<'a> {
             Step::SwapIn { x, expect, table, keep_read_ahead } => {
                 self.swap(*x, expect, table, *keep_read_ahead)
             }
-            Step::ClearSlot { x } => self.clear_slot(*x),
+            Step::ClearSlot { x, table } => self.clear_slot(*x, table),
             Step::Remove { role } => self.remove(*role),
             Step::Checkpoint => self.era_is_asked(Boundary::None, Boundary::Checkpointed),
             Step::ReadEra => self.era_is_asked(Boundary::Checkpointed, Boundary::EraRead),
@@ -263,14 +263,15 @@ impl<'a> State<'a> {
         require(through && base == Some(table), Rule::TableGivenBack, || show(base))
     }
 
-    fn clear_slot(&mut self, x: DevNo) -> Verdict {
+    fn clear_slot(&mut self, x: DevNo, table: &PlannedTable) -> Verdict {
         let volume = self.x(x)?;
         self.lock_is_held(volume)?;
         let base = self.base.as_ref().and_then(|base| base.live.as_ref());
         let through = self.live.as_ref().is_some_and(|live| names(live, Role::Era));
         let ours = |slot| names_ours(slot) || through && Some(slot) == base;
         let clearable = self.slot.as_ref().is_some_and(ours);
-        require(clearable, Rule::SlotIsOurs, || show(self.slot.as_ref()))?;
+        let this = self.slot == Some(normal(table, self.observed));
+        require(clearable && this, Rule::SlotIsOurs, || show(self.slot.as_ref()))?;
         self.slot = None;
         Ok(())
     }

@@ -38,7 +38,7 @@ fn pass_by(plan: &mut Plan, observed: &Observed, volume: &Volume) -> Result<(), 
     if situation::slot(observed, &volume.device) == SlotState::Ours {
         let group = situation::lock(volume)?;
         plan.steps.extend(group.iter().map(|vg| Step::LockVolumeGroup { vg: vg.clone() }));
-        plan.steps.push(Step::ClearSlot { x: volume.device.number });
+        plan.steps.extend(situation::clear(&volume.device));
         plan.steps.extend(group.map(|vg| Step::UnlockVolumeGroup { vg }));
     }
     Ok(())

@@ -59,7 +59,9 @@ impl fmt::Display for Step {
                 let kept = kept(*keep_read_ahead);
                 write!(f, "swap {x}{kept}: {} -> {}", line(expect), line(table))
             }
-            Self::ClearSlot { x } => write!(f, "clear the inactive slot of {x}"),
+            Self::ClearSlot { x, table } => {
+                write!(f, "clear the inactive slot of {x}: {}", line(table))
+            }
             Self::Remove { role } => write!(f, "remove {role}"),
             Self::Checkpoint => f.write_str("send checkpoint to era"),
             Self::ReadEra => f.write_str("read the era from era's status"),

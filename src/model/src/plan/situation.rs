@@ -72,11 +72,17 @@ pub(super) fn slot(observed: &Observed, x: &Device) -> SlotState {
 pub(super) fn clear_slot(observed: &Observed, x: &Device) -> Result<Option<Step>, Refusal> {
     match slot(observed, x) {
         SlotState::Empty => Ok(None),
-        SlotState::Ours => Ok(Some(Step::ClearSlot { x: x.number })),
+        SlotState::Ours => Ok(clear(x)),
         SlotState::Foreign => {
             Err(Refusal::SlotTaken { name: x.name.clone(), table: text(x.inactive.as_ref()) })
         }
     }
+}
+
+/// The step that empties X's slot of what is in it.
+pub(super) fn clear(x: &Device) -> Option<Step> {
+    let table = shape::planned(x.inactive.as_ref()?);
+    Some(Step::ClearSlot { x: x.number, table })
 }
 
 pub(super) fn not_suspended(device: &Device) -> Result<(), Refusal> {

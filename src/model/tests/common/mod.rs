@@ -231,11 +231,12 @@ impl Machine {
                 assert!(era.live.is_some(), "no queue to set a limit on");
                 era.discards.max = era.discards.max.min(*bytes);
             }
-            Step::ClearSlot { x } => {
+            Step::ClearSlot { x, table } => {
                 self.hold_lock();
+                let table = self.resolve(table);
                 let device = self.x_mut();
                 assert_eq!(device.number, *x);
-                assert!(device.inactive.take().is_some(), "nothing to clear");
+                assert_eq!(device.inactive.take(), Some(table), "not what was to be cleared");
             }
             Step::Remove { role } => self.remove(*role),
             Step::Checkpoint => {
