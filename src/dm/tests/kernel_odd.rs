@@ -3,8 +3,10 @@
 
 mod common;
 
+use std::fs;
+
 use common::{assert_nothing_of_ours, request};
-use eratrack_dm::linux::Kernel;
+use eratrack_dm::linux::{Kernel, Loops, Nodes};
 use eratrack_dm::{Detached, DeviceMapper, Lookup, Recovery, Slot};
 use kit::{Disk, VolumeGroup, run, run_with};
 
@@ -57,4 +59,22 @@ fn the_key_of_an_encrypted_device_is_not_in_its_table() {
     let number = kernel.info(&Lookup::Name("theirs-crypt".parse().unwrap())).unwrap().number;
     let table = kernel.table(number, Slot::Live).unwrap().expect("it is live").to_string();
     assert!(table.contains("crypt aes-xts-plain64 - 0 ") && !table.contains(KEY), "{table}");
+}
+
+/// sysfs tells of a loop device that is freed and removed before it is asked.
+#[test]
+#[ignore = "kernel tier"]
+fn a_loop_device_that_is_removed_meanwhile_is_not_there() {
+    let store = kit::metadata_dir(64);
+    let file = store.path().join("era-metadata");
+    fs::write(&file, [0; 4096]).unwrap();
+    for number in ["7:777", "4000:1"] {
+        let listed = store.path().join("sys/block/loop777");
+        fs::create_dir_all(listed.join("loop")).unwrap();
+        fs::write(listed.join("loop/backing_file"), "/somewhere/era-metadata\n").unwrap();
+        fs::write(listed.join("dev"), number).unwrap();
+        let loops = Loops::new(Nodes::new("/dev"), &store.path().join("sys"));
+        assert_eq!(loops.find(&file).unwrap(), None);
+        assert!(!loops.detach(&file).unwrap());
+    }
 }

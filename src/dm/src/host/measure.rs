@@ -38,7 +38,9 @@ impl Host {
         _lock: &StackLock,
         record: &Record,
     ) -> Result<(), HostError> {
-        let found = match self.store.read_record(&record.stack)? {
+        // A disk that fails takes the record and the metadata alike: then era comes out.
+        let kept = self.store.read_record(&record.stack);
+        let found = match kept.map_err(|e| self.era_failed(record, e.into()))? {
             Some(kept) if kept.chain == record.chain && kept.phase == Phase::Attached => {
                 return Ok(());
             }

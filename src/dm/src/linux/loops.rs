@@ -92,7 +92,7 @@ impl Loops {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(error(file, "look for the file")(e)),
         };
-        for dev in self.bound().map_err(error(file, "list the loop devices"))? {
+        for dev in self.named_like(file).map_err(error(file, "list the loop devices"))? {
             if self.backing(dev).map_err(error(file, "ask a loop device for its file"))?
                 == Some(wanted)
             {
@@ -133,7 +133,10 @@ impl Loops {
 
     /// Frees this loop device, which was over that file, if it has any file still.
     pub fn free_if_bound(&self, dev: DevNo, path: &Path) -> Result<(), LoopError> {
-        let file = self.nodes.open_for_ioctl(dev).map_err(error(path, "open the loop device"))?;
+        let file = match self.nodes.open_for_ioctl(dev) {
+            Err(e) if is_gone(&e) => return Ok(()),
+            file => file.map_err(error(path, "open the loop device"))?,
+        };
         // SAFETY: LOOP_CLR_FD takes no argument.
         match unsafe { ioctl(&file, NoArg::<LOOP_CLR_FD>::new()) } {
             Ok(()) | Err(Errno::NXIO) => Ok(()),
@@ -175,29 +178,46 @@ impl Loops {
         Ok(self.info(dev)?.map(|info| (stat_number(info.device), info.inode)))
     }
 
+    /// What the driver says of it; none if it has no file, or is gone.
     fn info(&self, dev: DevNo) -> io::Result<Option<LoopInfo>> {
-        let device = self.nodes.open_for_ioctl(dev)?;
+        let device = match self.nodes.open_for_ioctl(dev) {
+            Err(e) if is_gone(&e) => return Ok(None),
+            device => device?,
+        };
         // SAFETY: LOOP_GET_STATUS64 fills one `struct loop_info64`, which `LoopInfo` is.
         match unsafe { ioctl(&device, Getter::<LOOP_GET_STATUS64, LoopInfo>::new()) } {
             Ok(info) => Ok(Some(info)),
-            Err(Errno::NXIO) => Ok(None),
+            Err(e) if is_gone(&e.into()) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
 
-    fn bound(&self) -> io::Result<Vec<DevNo>> {
+    /// Loop devices whose file has this one's name, by sysfs alone. The others are nobody's
+    /// business: to open one may even free it, if its owner has asked for that at the last close.
+    /// Directories are not compared: they are shown as another mount namespace may see them.
+    fn named_like(&self, file: &Path) -> io::Result<Vec<DevNo>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.sys_block)? {
             let name = entry?.file_name();
             let dir = self.sys_block.join(&name);
             let is_loop = name.to_str().is_some_and(|name| name.starts_with("loop"));
-            if is_loop && dir.join("loop/backing_file").exists() {
-                let text = fs::read_to_string(dir.join("dev"))?;
-                found.push(text.trim().parse().map_err(io::Error::other)?);
+            // Whatever cannot be read was freed or removed meanwhile.
+            let backing = fs::read_to_string(dir.join("loop/backing_file")).unwrap_or_default();
+            let backing = backing.trim_end_matches('\n');
+            let backing = Path::new(backing.strip_suffix(" (deleted)").unwrap_or(backing));
+            if is_loop && backing.file_name().is_some() && backing.file_name() == file.file_name() {
+                let number = fs::read_to_string(dir.join("dev")).unwrap_or_default();
+                found.extend(number.trim().parse::<DevNo>().ok());
             }
         }
         Ok(found)
     }
+}
+
+/// Nobody drives that number any more, or no file is bound to it.
+fn is_gone(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    [Errno::NXIO, Errno::NODEV].into_iter().any(|gone| errno == Some(gone))
 }
 
 const NO_INFO: LoopInfo = LoopInfo {
@@ -248,4 +268,33 @@ fn stat_number(kernel: u64) -> u64 {
 
 fn error<'a>(file: &'a Path, doing: &'static str) -> impl Fn(io::Error) -> LoopError + 'a {
     move |source| LoopError { file: file.to_owned(), doing, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_devices_over_a_file_of_that_name_are_asked_at_all() {
+        let sys = tempfile::tempdir().unwrap();
+        let block = sys.path().join("block");
+        for (name, number, backing) in [
+            ("loop0", "7:0\n", Some("/proc/1/root/var/lib/eratrack/a/era-metadata\n")),
+            ("loop1", "7:1\n", Some("/images/somebody.img\n")),
+            ("loop2", "7:2\n", None),
+            ("loop3", "7:3\n", Some("/era-metadata (deleted)\n")),
+            ("loop4", "", Some("/gone/era-metadata\n")),
+            ("dm-0", "253:0\n", Some("/era-metadata\n")),
+        ] {
+            fs::create_dir_all(block.join(name).join("loop")).unwrap();
+            fs::write(block.join(name).join("dev"), number).unwrap();
+            if let Some(backing) = backing {
+                fs::write(block.join(name).join("loop/backing_file"), backing).unwrap();
+            }
+        }
+        let loops = Loops::new(Nodes::new(sys.path().join("no-nodes")), sys.path());
+        let mut found = loops.named_like(Path::new("/a/era-metadata")).unwrap();
+        found.sort_unstable();
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["7:0", "7:3"]);
+    }
 }
