@@ -35,8 +35,13 @@ pub(crate) fn is_pending(snapshot: &EraSnapshot) -> bool {
 
 /// Whether a schedule made it, and no hand.
 pub(crate) fn is_scheduled(snapshot: &EraSnapshot) -> bool {
+    is_made_for_a_tracking(snapshot)
+}
+
+/// Whether it was made for an EraTracking.
+pub(crate) fn is_made_for_a_tracking(object: &impl ResourceExt) -> bool {
     let kind = EraTracking::kind(&());
-    snapshot
+    object
         .owner_references()
         .iter()
         .any(|owner| owner.kind == kind && owner.controller == Some(true))

@@ -7,7 +7,7 @@ use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::ResourceExt;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 
-use super::outcome::is_pending;
+use super::outcome::{is_made_for_a_tracking, is_pending};
 use super::world::{Queues, World};
 
 /// Who cares about an object of the kind.
@@ -54,6 +54,10 @@ impl Routes for EraTracking {
     fn route(&self, world: &World, queues: &Queues) {
         // Its neighbours too: a claim it gives up may become theirs.
         trackings_of(&self.namespace().unwrap_or_default(), world, queues);
+        // Those that nobody asks for any more.
+        send_where(&world.volumes, &queues.volumes, |it| {
+            it.metadata.namespace == self.metadata.namespace && !is_made_for_a_tracking(it)
+        });
     }
 }
 

@@ -19,6 +19,8 @@ mod status;
 mod tests;
 mod validate;
 
+pub(crate) use intent::Intent;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 
 use eratrack_api::{Condition, EraVolume, names};
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
@@ -41,6 +41,22 @@ pub(crate) async fn node_is_gone(client: &Client, node: &str) -> Result<bool, Ap
         Ok(_) => Ok(false),
         Err(error) => match ApiError::new("get", &format!("Node {node}"), error) {
             known if known.kind == ApiErrorKind::Gone => Ok(true),
+            other => Err(other),
+        },
+    }
+}
+
+/// Deletes it, but no other that has its name by now.
+pub(crate) async fn delete(client: &Client, volume: &EraVolume) -> Result<(), ApiError> {
+    let preconditions = Preconditions { uid: volume.uid(), resource_version: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    match api(client, volume).delete(&volume.name_any(), &params).await {
+        Ok(_) => {
+            tracing::info!(volume = titled(volume), "deleted, since no EraTracking asks for it");
+            Ok(())
+        }
+        Err(error) => match ApiError::new("delete", &titled(volume), error) {
+            known if matches!(known.kind, ApiErrorKind::Gone | ApiErrorKind::Conflict) => Ok(()),
             other => Err(other),
         },
     }

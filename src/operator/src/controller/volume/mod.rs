@@ -16,7 +16,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eratrack_api::{Condition, EraVolume};
+use eratrack_api::{Condition, EraTracking, EraVolume};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::controller::Action;
@@ -25,7 +25,9 @@ use kube::{Resource, ResourceExt};
 
 use super::context::Context;
 use super::error::ReconcileError;
+use super::outcome::is_made_for_a_tracking;
 use super::place::Place;
+use super::tracking::Intent;
 use super::world::World;
 use ready::Watcher;
 pub(crate) use release::{Cause, Patience, Release, is_held};
@@ -43,6 +45,10 @@ pub(crate) async fn reconcile(
     volume: Arc<EraVolume>,
     context: Arc<Context>,
 ) -> Result<Action, ReconcileError> {
+    if context.patience == Patience::Bounded && is_nobodys(&context.world, &volume) {
+        apply::delete(&context.client, &volume).await.map_err(ReconcileError::Apply)?;
+        return Ok(Action::await_change());
+    }
     let now = (context.now)();
     let around = observe(&context.world, &volume);
     let release = decide(&volume, &around, context.patience, now);
@@ -58,6 +64,25 @@ pub(crate) async fn reconcile(
         ),
         Release::Hold(None, _) | Release::NotAsked | Release::Free(_) => Action::await_change(),
     })
+}
+
+/// Whether no EraTracking made it or could take it over: what it was made for was deleted, and it was not.
+fn is_nobodys(world: &World, volume: &EraVolume) -> bool {
+    let may_be_whose = |it: &EraTracking| {
+        it.metadata.namespace == volume.metadata.namespace
+            && it.metadata.deletion_timestamp.is_none()
+            && may_select(it, world, volume)
+    };
+    volume.metadata.deletion_timestamp.is_none()
+        && !is_made_for_a_tracking(volume)
+        && world.trackings.find(may_be_whose).is_none()
+}
+
+fn may_select(tracking: &EraTracking, world: &World, volume: &EraVolume) -> bool {
+    let intent = Intent::of(tracking);
+    let claim =
+        ObjectRef::new(&volume.spec.claim.name).within(&volume.namespace().unwrap_or_default());
+    !intent.is_readable() || world.claims.get(&claim).is_some_and(|claim| intent.selects(&claim))
 }
 
 /// What becomes of the finalizer, by what is around the volume.

@@ -9,7 +9,7 @@ use super::reconcile;
 use crate::controller::error::ReconcileError;
 use crate::controller::testing::fake_api::FakeApi;
 use crate::controller::testing::scene::Scene;
-use crate::controller::testing::{CREATED, condition, era_volume, node, uid};
+use crate::controller::testing::{CREATED, condition, era_volume, node, tracking, uid};
 
 fn attached(deleted: bool) -> EraVolume {
     let deletion = if deleted { json!(CREATED) } else { Value::Null };
@@ -17,6 +17,8 @@ fn attached(deleted: bool) -> EraVolume {
         "data",
         json!({
             "metadata": { "deletionTimestamp": deletion, "resourceVersion": "9",
+                          "ownerReferences": [{ "apiVersion": "eratrack.dev/v1alpha1", "kind": "EraTracking", "name": "all",
+                                                "uid": uid("et", "all"), "controller": true }],
                           "finalizers": ["other.example.com/keep", "eratrack.dev/detach"] },
             "status": { "conditions": [condition("Attached", "True", "Attached"), condition("TrackingIntact", "True", "ChainIntact")] },
         }),
@@ -68,6 +70,37 @@ async fn scenario_a_detached_volume_is_let_go_and_only_our_finalizer() {
     assert_eq!(metadata["finalizers"], json!(["other.example.com/keep"]));
     assert_eq!(metadata["resourceVersion"], "9", "nothing may have changed since");
     assert_eq!(api.events(), ["LetGo"]);
+}
+
+#[tokio::test]
+async fn scenario_a_volume_that_nobody_asked_for_is_deleted() {
+    let of = |claims: Value| tracking("all", json!({ "claims": claims }));
+    let owned = |kind: &str| json!([{ "apiVersion": "x/v1", "kind": kind, "name": "all", "uid": uid("et", "all"), "controller": true }]);
+    let operator = json!([{ "key": "a", "operator": "Smells" }]);
+    let unreadable = json!({ "selector": { "matchExpressions": operator } });
+    let cases = [
+        ("orphaned", json!([]), json!({ "names": ["other"] }), true),
+        ("of another kind", owned("Backup"), json!({ "names": ["other"] }), true),
+        ("owned", owned("EraTracking"), json!({ "names": ["other"] }), false),
+        ("selected", json!([]), json!({ "names": ["data"] }), false),
+        ("perhaps selected", json!([]), unreadable, false),
+    ];
+    for (name, owners, claims, expected) in cases {
+        let mut volume = attached(false);
+        volume.metadata.owner_references = serde_json::from_value(owners).expect("owners");
+        let api = FakeApi::new();
+        let scene = Scene::new().bound(&["data"]).tracking(of(claims));
+        reconciled(scene, volume, &api).await.expect("done");
+        let deleted = api.order().contains(&"DELETE eravolumes/data".to_owned());
+        assert_eq!(deleted, expected, "{name}: {:?}", api.order());
+        if deleted {
+            assert_eq!(
+                api.asked()[0].body["preconditions"]["uid"],
+                json!(uid("ev", "data")),
+                "{name}"
+            );
+        }
+    }
 }
 
 #[tokio::test]
