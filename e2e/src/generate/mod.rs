@@ -32,7 +32,9 @@ fn generate(tools: &Tools) -> Outcome<Files> {
     let reference =
         progress::step("asking the binary for its help", || reference::markdown(&help))?;
     files.insert("docs/cli.md".to_owned(), reference);
-    files.insert("manifests/install.yaml".to_owned(), manifests(tools)?);
+    for (path, arguments) in MANIFESTS {
+        files.insert(path.to_owned(), manifest(tools, arguments)?);
+    }
     Ok(files)
 }
 
@@ -58,11 +60,21 @@ fn help(words: &[String]) -> Outcome<String> {
     Ok(process::output(command.env("COLUMNS", "100").args(words).arg("--help"))?)
 }
 
-/// The chart as it is with nothing chosen, for those who apply without Helm.
-fn manifests(tools: &Tools) -> Outcome<String> {
+/// The chart as it is with nothing chosen, for those who apply without Helm. Namespace and definitions are files of
+/// their own: deleting what was installed must delete neither, nor what users wrote with them.
+const MANIFESTS: [(&str, &[&str]); 3] = [
+    (
+        "manifests/namespace.yaml",
+        &["--set", "namespace.create=true", "--show-only", "templates/namespace.yaml"],
+    ),
+    ("manifests/install.yaml", &["--set", "crds.install=false", "--no-hooks"]),
+    ("manifests/uninstall.yaml", &["--show-only", "templates/uninstall.yaml"]),
+];
+
+fn manifest(tools: &Tools, arguments: &[&str]) -> Outcome<String> {
     let mut helm = Command::new(tools.helm());
     helm.current_dir(paths::workspace()).args(["template", "eratrack", "charts/eratrack"]);
-    helm.args(["--namespace", "eratrack-system", "--set", "namespace.create=true", "--no-hooks"]);
+    helm.args(["--namespace", "eratrack-system"]).args(arguments);
     Ok(process::output(&mut helm)?)
 }
 
@@ -125,6 +137,19 @@ fn committed(path: &str) -> Outcome<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_installed_can_be_deleted_and_mounts_nothing_of_a_node() {
+        let install = committed("manifests/install.yaml").unwrap().unwrap();
+        for word in ["kind: Namespace", "kind: CustomResourceDefinition", "hostPath:"] {
+            assert!(!install.contains(word), "{word}");
+        }
+        let uninstall = committed("manifests/uninstall.yaml").unwrap().unwrap();
+        assert!(
+            uninstall.contains("kind: Job") && uninstall.contains("- uninstall"),
+            "{uninstall}"
+        );
+    }
 
     #[test]
     fn the_same_is_no_difference() {
