@@ -6,7 +6,7 @@ use crate::{
     setup,
 };
 
-/// The definitions alone.
+/// The definitions alone, and the manifests that need them.
 pub(super) fn schema() -> Outcome {
     let control = Control::start(&setup::tools()?)?;
     control.kubectl().run(&["apply", "--server-side", "-f", "crds"])?;
@@ -17,12 +17,14 @@ pub(super) fn schema() -> Outcome {
         "-f",
         "crds",
     ])?;
+    super::manifests::accepted(control.kubectl())?;
     super::schema::schema(control.kubectl())
 }
 
 /// The chart, whose pods have no node to run on.
 pub(super) fn admission() -> Outcome {
     let control = Control::start(&setup::tools()?)?;
+    super::manifests::refused_values(control.helm())?;
     let arguments = install_arguments();
     let arguments: Vec<&str> =
         arguments.iter().map(String::as_str).filter(|it| *it != "--wait").collect();

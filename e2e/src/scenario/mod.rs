@@ -7,6 +7,7 @@ mod chain;
 mod definitions;
 mod lvm_lock;
 mod main_job;
+mod manifests;
 mod refusals;
 mod schema;
 mod schema_cases;
