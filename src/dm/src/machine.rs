@@ -26,19 +26,6 @@ pub struct MachineError {
     pub source: io::Error,
 }
 
-/// X's counters since it appeared (Documentation/block/stat.rst).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Sectors written.
-    pub sectors_written: u64,
-    /// Discard requests completed.
-    pub discards: u64,
-    /// Sectors discarded.
-    pub sectors_discarded: u64,
-    /// Requests submitted and not yet completed.
-    pub in_flight: u64,
-}
-
 /// Where the machine's files are.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -97,30 +84,22 @@ impl Machine {
         read_as(&self.block(dev).join("size")).map(Sectors)
     }
 
-    /// Its counters.
-    pub fn counters(&self, dev: DevNo) -> Result<Counters, MachineError> {
-        let path = self.block(dev).join("stat");
-        let text = read(&path)?;
-        let fields: Vec<u64> = text.split_whitespace().filter_map(|f| f.parse().ok()).collect();
-        let field = |n: usize| fields.get(n).copied().ok_or_else(|| short(&path, &text));
-        Ok(Counters {
-            sectors_written: field(6)?,
-            in_flight: field(8)?,
-            discards: field(11)?,
-            sectors_discarded: field(13)?,
-        })
-    }
-
     /// Has requests counted from now on: some kernels do not count those of a device-mapper
     /// device unless told to.
     pub fn count_requests(&self, dev: DevNo) -> Result<(), MachineError> {
         write(&self.queue(dev).join("iostats"), "1")
     }
 
-    /// Discard requests completed; none if the device is not told to count them.
+    /// Discard requests completed since it appeared (Documentation/block/stat.rst); none if the
+    /// device is not told to count them.
     pub fn discard_count(&self, dev: DevNo) -> Result<Option<u64>, MachineError> {
-        let counts = read(&self.queue(dev).join("iostats"))? == "1";
-        Ok(if counts { Some(self.counters(dev)?.discards) } else { None })
+        if read(&self.queue(dev).join("iostats"))? != "1" {
+            return Ok(None);
+        }
+        let path = self.block(dev).join("stat");
+        let text = read(&path)?;
+        let count = text.split_whitespace().nth(11).and_then(|field| field.parse().ok());
+        count.map(Some).ok_or_else(|| short(&path, &text))
     }
 
     /// What its queue takes of discards; nothing if it takes none.
@@ -328,14 +307,19 @@ mod tests {
     }
 
     #[test]
-    fn counters_are_taken_from_their_fields() {
+    fn discards_are_counted_where_the_device_counts() {
         let stat = "  1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17\n";
-        let files = [("sys/dev/block/253:0/stat", stat), ("sys/dev/block/253:1/stat", "1 2 3")];
-        let (_root, machine) = machine(&files);
-        let counters =
-            Counters { sectors_written: 7, in_flight: 9, discards: 12, sectors_discarded: 14 };
-        assert_eq!(machine.counters(dev("253:0")).unwrap(), counters);
-        let error = machine.counters(dev("253:1")).unwrap_err();
+        let (_root, machine) = machine(&[
+            ("sys/dev/block/253:0/stat", stat),
+            ("sys/dev/block/253:0/queue/iostats", "1\n"),
+            ("sys/dev/block/253:1/stat", "1 2 3"),
+            ("sys/dev/block/253:1/queue/iostats", "1\n"),
+            ("sys/dev/block/253:2/stat", stat),
+            ("sys/dev/block/253:2/queue/iostats", "0\n"),
+        ]);
+        assert_eq!(machine.discard_count(dev("253:0")).unwrap(), Some(12));
+        assert_eq!(machine.discard_count(dev("253:2")).unwrap(), None);
+        let error = machine.discard_count(dev("253:1")).unwrap_err();
         assert!(error.path.ends_with("253:1/stat"), "{error}");
     }
 

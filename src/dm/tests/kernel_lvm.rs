@@ -46,7 +46,7 @@ impl Scene {
         assert!(matches!(found, Liveness::Reloaded { .. }), "after {what}: {found:?}");
         let refused = self.host.boundary(&before).unwrap_err();
         assert!(matches!(refused, HostError::NotIntact { .. }), "after {what}: {refused}");
-        let removed = self.host.remove_orphans(&before.stack).unwrap();
+        let removed = self.host.detach(&before.stack).unwrap();
         assert_eq!(removed, Detached::RemainsRemoved, "after {what}");
         assert_nothing_of_ours(self.store.path());
         self.writer.advance(10);
@@ -110,7 +110,7 @@ fn a_volume_with_lvm_snapshots_is_refused_until_they_are_gone() {
     let record = scene.attach().unwrap().record;
     run(&format!("lvcreate -qq -y -s -L 32m -n snap {}", scene.volume.lv));
     assert!(matches!(scene.host.liveness(&record).unwrap(), Liveness::Reloaded { .. }));
-    scene.host.remove_orphans(&record.stack).unwrap();
+    scene.host.detach(&record.stack).unwrap();
     let refused = scene.attach().unwrap_err();
     assert_eq!(refused.reason(), "VolumeHasSnapshots", "{refused}");
     assert_nothing_of_ours(scene.store.path());
@@ -144,7 +144,7 @@ fn what_is_left_of_a_deactivated_volume_is_removed() {
     mount.unmount_and_check("ext4");
     run(&format!("lvchange -qq -an {}", volume.lv));
     assert_eq!(host.liveness(&record).unwrap(), Liveness::Gone);
-    assert_eq!(host.remove_orphans(&record.stack).unwrap(), Detached::RemainsRemoved);
+    assert_eq!(host.detach(&record.stack).unwrap(), Detached::RemainsRemoved);
     assert_nothing_of_ours(store.path());
     run(&format!("lvremove -qq -y {}", volume.lv));
 }
@@ -284,7 +284,7 @@ fn lvm_waits_while_our_table_goes_in() {
     let record = host.attach(&request(&volume, "lvm", "64Ki")).unwrap().record;
     lvextend.lock().unwrap().take().expect("it was started").join().expect("it succeeds");
     assert!(matches!(host.liveness(&record).unwrap(), Liveness::Reloaded { .. }));
-    host.remove_orphans(&record.stack).unwrap();
+    host.detach(&record.stack).unwrap();
     assert_none_suspended();
     assert_nothing_of_ours(store.path());
 }

@@ -117,7 +117,7 @@ fn a_deactivated_thin_volume_comes_back_and_goes_for_good() {
     let again = scene.attach();
     assert_ne!(again.chain, record.chain);
     run(&format!("lvchange -qq -an {}", scene.volume.lv));
-    let removed = scene.host.remove_orphans(&again.stack).unwrap();
+    let removed = scene.host.detach(&again.stack).unwrap();
     assert_eq!(removed, Detached::RemainsRemoved);
     run(&format!("lvremove -qq -y {}", scene.volume.lv));
     assert_transaction_ids_agree(&scene.group);
@@ -229,7 +229,7 @@ fn extents_given_to_another_volume_are_not_written_when_the_remains_go() {
     let wanted = Content::of(&other.path);
 
     assert_eq!(scene.host.liveness(&record).unwrap(), Liveness::Gone);
-    assert_eq!(scene.host.remove_orphans(&record.stack).unwrap(), Detached::RemainsRemoved);
+    assert_eq!(scene.host.detach(&record.stack).unwrap(), Detached::RemainsRemoved);
     assert_nothing_of_ours(scene.store.path());
     assert_none_suspended();
     assert!(Content::of(&other.path) == wanted, "the other volume was written");

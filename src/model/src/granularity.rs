@@ -50,12 +50,6 @@ impl Granularity {
         }
     }
 
-    /// From sectors, as dm-era's table has it.
-    pub fn from_sectors(sectors: Sectors) -> Result<Self, GranularityError> {
-        let bytes = sectors.0.checked_mul(SECTOR_BYTES);
-        Self::new(Bytes(bytes.ok_or(GranularityError::OutOfRange(u64::MAX))?))
-    }
-
     /// Bytes a block.
     pub fn bytes(self) -> Bytes {
         Bytes(self.0)
@@ -136,7 +130,6 @@ mod tests {
             assert_eq!(granularity.to_string().parse(), Ok(granularity));
             assert_eq!(granularity.bytes().0.to_string().parse(), Ok(granularity));
             assert_eq!(format!("{}s", granularity.sectors().0).parse(), Ok(granularity));
-            assert_eq!(Granularity::from_sectors(granularity.sectors()), Ok(granularity));
         }
         assert_eq!("1024Ki".parse(), Ok(Granularity(1 << 20)));
         assert_eq!(Granularity::DEFAULT.to_string(), "256Ki");

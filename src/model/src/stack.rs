@@ -162,10 +162,3 @@ impl Volume {
         self.device.uuid.as_ref().is_some_and(|uuid| LvmUuid::parse(uuid).is_some())
     }
 }
-
-impl Device {
-    /// The length of the live table.
-    pub fn length(&self) -> Option<Sectors> {
-        self.live.as_ref().map(Table::length)
-    }
-}

@@ -38,9 +38,6 @@ pub struct DevNo {
 /// Why a figure or a device number cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum UnitError {
-    /// Device mapper counts in sectors only.
-    #[error("{0} bytes are no whole number of 512-byte sectors")]
-    NotWholeSectors(u64),
     /// The figure does not fit in 64 bits once converted.
     #[error("{0} sectors are more bytes than 64 bits can count")]
     TooLarge(u64),
@@ -59,43 +56,11 @@ impl Sectors {
     pub fn checked_add(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).map(Self)
     }
-
-    /// The difference, or none below zero.
-    pub fn checked_sub(self, other: Self) -> Option<Self> {
-        self.0.checked_sub(other.0).map(Self)
-    }
 }
 
 impl fmt::Display for Sectors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-impl Bytes {
-    /// The same length in sectors, if it is a whole number of them.
-    pub fn to_sectors(self) -> Result<Sectors, UnitError> {
-        if self.0.is_multiple_of(SECTOR_BYTES) {
-            Ok(Sectors(self.0 / SECTOR_BYTES))
-        } else {
-            Err(UnitError::NotWholeSectors(self.0))
-        }
-    }
-}
-
-impl TryFrom<Bytes> for Sectors {
-    type Error = UnitError;
-
-    fn try_from(bytes: Bytes) -> Result<Self, UnitError> {
-        bytes.to_sectors()
-    }
-}
-
-impl TryFrom<Sectors> for Bytes {
-    type Error = UnitError;
-
-    fn try_from(sectors: Sectors) -> Result<Self, UnitError> {
-        sectors.to_bytes()
     }
 }
 
@@ -157,9 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_become_sectors_only_when_whole() {
-        assert_eq!(Bytes(4096).to_sectors(), Ok(Sectors(8)));
-        assert_eq!(Bytes(4097).to_sectors(), Err(UnitError::NotWholeSectors(4097)));
+    fn sectors_are_counted_in_bytes_as_far_as_that_goes() {
         assert_eq!(Sectors(8).to_bytes(), Ok(Bytes(4096)));
         assert_eq!(Sectors(u64::MAX).to_bytes(), Err(UnitError::TooLarge(u64::MAX)));
     }

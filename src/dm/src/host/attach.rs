@@ -24,7 +24,7 @@ impl Host {
         if let Some((record, created)) = self.adopt(&lock, request)? {
             return Ok(Attached { record, created });
         }
-        self.take_down(&lock, &request.stack, true)?;
+        self.take_down(&lock, &request.stack)?;
         let observed = self.observe(&request.stack, Some(request.x))?;
         plan::eligible(&observed, request.granularity)?;
         let record = self.new_record(request, &observed)?;
@@ -32,7 +32,7 @@ impl Host {
         match self.build(&lock, record, &observed) {
             Ok(record) => Ok(Attached { record, created: true }),
             Err(error) => {
-                if let Err(undo) = self.take_down(&lock, &request.stack, true) {
+                if let Err(undo) = self.take_down(&lock, &request.stack) {
                     tracing::warn!(stack = %request.stack, %undo, "what was begun is left for the next start");
                 }
                 Err(error)

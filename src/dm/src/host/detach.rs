@@ -15,22 +15,16 @@ const LOOP_MAJOR: u32 = 7;
 
 impl Host {
     /// Gives X its own table back and removes all of the stack, or what an earlier process left
-    /// of it. X's filesystem is not frozen, so this works also when X-era has failed.
+    /// of it. X's filesystem is not frozen, so this works also when X-era has failed. Where X went
+    /// on without us or is gone, the remains go and nothing is written.
     pub fn detach(&self, stack: &StackId) -> Result<Detached, HostError> {
-        self.take_down(&self.lock_stack(stack)?, stack, true)
-    }
-
-    /// Removes the remains of a stack that X no longer goes through, or whose X is gone.
-    /// Nothing is written to the device. Refused while X goes through it.
-    pub fn remove_orphans(&self, stack: &StackId) -> Result<Detached, HostError> {
-        self.take_down(&self.lock_stack(stack)?, stack, false)
+        self.take_down(&self.lock_stack(stack)?, stack)
     }
 
     pub(super) fn take_down(
         &self,
         lock: &StackLock,
         stack: &StackId,
-        may_restore: bool,
     ) -> Result<Detached, HostError> {
         self.wake(lock, stack)?;
         let record = self.record_if_readable(stack);
@@ -41,10 +35,6 @@ impl Host {
         }
         let plan = plan::plan(&observed, &Desired::Untracked)?;
         let restores = plan.steps.iter().any(|step| matches!(step, Step::SwapIn { .. }));
-        if restores && !may_restore {
-            let what = "the device goes through it; detach it instead".to_owned();
-            return Err(HostError::Unexpected { stack: stack.clone(), what });
-        }
         self.say_detaching(record);
         self.execute(lock, &observed, &plan)?;
         match self.remove_files(stack, &observed) {

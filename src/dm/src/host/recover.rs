@@ -63,16 +63,16 @@ impl Host {
             Err(error) => return Err(error.into()),
         };
         let Some(record) = record else {
-            self.take_down(&lock, stack, true)?;
+            self.take_down(&lock, stack)?;
             return Ok(Recovery::OrphansRemoved);
         };
         let found = self.liveness(&record)?;
         match (record.phase, found) {
-            (Phase::Detaching, _) => self.take_down(&lock, stack, true).map(|_| Recovery::Finished),
+            (Phase::Detaching, _) => self.take_down(&lock, stack).map(|_| Recovery::Finished),
             (Phase::Attaching | Phase::Attached, Liveness::Intact) => self.take_over(&lock, record),
-            (Phase::Attaching, _) => self.take_down(&lock, stack, true).map(|_| Recovery::Undone),
+            (Phase::Attaching, _) => self.take_down(&lock, stack).map(|_| Recovery::Undone),
             (Phase::Attached, found) => {
-                self.take_down(&lock, stack, true)?;
+                self.take_down(&lock, stack)?;
                 Ok(Recovery::Broken { record, found, era_failed: false })
             }
         }
@@ -90,7 +90,7 @@ impl Host {
             return Ok(Recovery::Adopted(record));
         }
         let found = self.liveness(&record)?;
-        self.take_down(lock, &record.stack, true)?;
+        self.take_down(lock, &record.stack)?;
         Ok(Recovery::Broken { record, found, era_failed })
     }
 
