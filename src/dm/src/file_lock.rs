@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 /// The pause between two tries. `flock` has no deadline of its own and nothing to be told by,
@@ -57,12 +57,19 @@ impl Drop for FileLock {
 
 /// One try: the locked file, or none if somebody else has it or just unlinked it.
 fn try_once(path: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let mut how = OpenOptions::new();
+    how.read(true).append(true).create(true).mode(0o600).custom_flags(no_follow());
+    let file = how.open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(same_file(&file, path)?.then_some(file)),
         Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
         Err(e) => Err(e.into()),
     }
+}
+
+/// A lock's directory may be one that everybody may write to: nobody shall lead us elsewhere.
+fn no_follow() -> i32 {
+    i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0)
 }
 
 fn same_file(file: &File, path: &Path) -> io::Result<bool> {
@@ -90,6 +97,15 @@ mod tests {
         drop(held);
         assert!(!path.exists());
         assert!(FileLock::take(&path, SOON).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (root.path().join("a"), root.path().join("elsewhere"));
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert!(FileLock::take(&path, SOON).is_err());
+        assert!(!elsewhere.exists());
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! One operation of a stack at a time, also of two processes: an agent and the one that replaces
 //! it. And a note, beside the lock, that X's table is being swapped.
 //!
-//! Both are in `/run/lock/eratrack`: they do not outlive the boot, and they work also when the
-//! disk of the metadata does not.
+//! Both are in `/run/eratrack`, which is ours alone: they do not outlive the boot, and they work
+//! also when the disk of the metadata does not. Not in `/run/lock`, where everybody may write on
+//! some distributions.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eratrack_model::names::StackId;
+use rustix::process::geteuid;
 
 use crate::executor::Swapping;
 use crate::file_lock::FileLock;
@@ -59,8 +62,9 @@ impl StackLock {
         stack: &StackId,
         deadline: Duration,
     ) -> Result<Self, StackLockError> {
-        let path = machine.path(Path::new("/run/lock/eratrack")).join(stack.as_str());
-        match FileLock::take(&path, deadline) {
+        let dir = machine.path(Path::new("/run")).join("eratrack");
+        let path = dir.join(stack.as_str());
+        match make_private(&dir).and_then(|()| FileLock::take(&path, deadline)) {
             // A stack's name has no dot: this is nobody's lock.
             Ok(Some(held)) => Ok(Self { _held: held, note: path.with_extension("swapping") }),
             Ok(None) => {
@@ -89,6 +93,21 @@ impl StackLock {
     }
 }
 
+/// A directory that nobody else can put anything into.
+fn make_private(dir: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).recursive(true).create(dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(dir)?;
+    let ours = found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0;
+    if found.is_dir() && ours {
+        return Ok(());
+    }
+    let what = format!("{} is not a directory of root's alone (mode 0700)", dir.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
+}
+
 fn to_text(swap: Swapping) -> String {
     let Swapping { x, read_ahead } = swap;
     format!("{x} {}\n", read_ahead.map_or_else(|| "-".to_owned(), |kib| kib.to_string()))
@@ -112,6 +131,8 @@ fn forget(note: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
     use eratrack_model::units::DevNo;
 
@@ -123,7 +144,7 @@ mod tests {
         let (machine, stack) = (Machine::new(root.path()), "pv-1".parse().unwrap());
         let first = StackLock::take(&machine, &stack, SOON).unwrap();
         let error = StackLock::take(&machine, &stack, SOON).unwrap_err().to_string();
-        assert!(error.contains("pv-1") && error.contains("run/lock/eratrack"), "{error}");
+        assert!(error.contains("pv-1") && error.contains("run/eratrack"), "{error}");
         assert!(StackLock::take(&machine, &"pv-2".parse().unwrap(), SOON).is_ok());
         let x = DevNo { major: 253, minor: 3 };
         let swap = Swapping { x, read_ahead: Some(384) };
@@ -140,7 +161,26 @@ mod tests {
         second.note_swapping(None);
         assert_eq!(second.swap_cut_short(), None);
         drop(second);
-        let left = fs::read_dir(root.path().join("run/lock/eratrack")).unwrap().count();
+        let left = fs::read_dir(root.path().join("run/eratrack")).unwrap().count();
         assert_eq!(left, 0);
+    }
+
+    /// Whoever else could write there could have us open, create and remove files elsewhere.
+    #[test]
+    fn a_directory_that_is_not_ours_alone_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let (machine, stack) = (Machine::new(root.path()), "pv-1".parse().unwrap());
+        let dir = root.path().join("run/eratrack");
+        drop(StackLock::take(&machine, &stack, SOON).unwrap());
+        assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777)).unwrap();
+        let error = StackLock::take(&machine, &stack, SOON).unwrap_err();
+        assert!(matches!(error, StackLockError::Io { .. }), "{error}");
+        fs::remove_dir(&dir).unwrap();
+        let elsewhere = root.path().join("elsewhere");
+        DirBuilder::new().mode(0o700).create(&elsewhere).unwrap();
+        symlink(&elsewhere, &dir).unwrap();
+        assert!(StackLock::take(&machine, &stack, SOON).is_err());
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
     }
 }

@@ -5,7 +5,7 @@ mod common;
 
 use common::{assert_none_suspended, assert_nothing_of_ours, request};
 use eratrack_dm::linux::{Kernel, Nodes};
-use eratrack_dm::{Detached, DeviceMapper, Lookup, Recovery};
+use eratrack_dm::{Detached, DeviceMapper, HostError, Lookup, Recovery, StackLockError};
 use eratrack_model::names::Role;
 use kit::{Disk, Mount, VolumeGroup, Writer, run};
 
@@ -56,6 +56,28 @@ fn a_volume_of_lvms_that_somebody_suspended_is_left_to_them() {
     assert!(still.contains("SUSPENDED"), "{still}");
     let found = host.recover().unwrap().pop().expect("one stack").outcome;
     assert_eq!(found, Recovery::Adopted(record.clone()));
+    assert_eq!(host.detach(&record.stack).unwrap(), Detached::Restored);
+    assert_nothing_of_ours(store.path());
+}
+
+/// The directory of our locks is ours alone; one that is not is not used.
+#[test]
+#[ignore = "kernel tier"]
+fn a_directory_for_locks_that_somebody_else_made_is_refused() {
+    let group = VolumeGroup::new([Disk::new(96).into_backing()]);
+    let volume = group.thick("data", 64);
+    let (store, original) = (kit::metadata_dir(64), volume.table());
+    let host = common::host(store.path());
+    run("mkdir -p /run/kit/theirs");
+    run("rm -rf /run/eratrack");
+    run("ln -s /run/kit/theirs /run/eratrack");
+    let refused = host.attach(&request(&volume, "busy", "64Ki")).unwrap_err();
+    assert!(matches!(refused, HostError::Lock(StackLockError::Io { .. })), "{refused}");
+    assert_eq!(volume.table(), original);
+    assert_eq!(std::fs::read_dir("/run/kit/theirs").unwrap().count(), 0);
+    run("rm /run/eratrack");
+    let record = host.attach(&request(&volume, "busy", "64Ki")).unwrap().record;
+    assert_eq!(run("stat -c %a:%u /run/eratrack").trim(), "700:0");
     assert_eq!(host.detach(&record.stack).unwrap(), Detached::Restored);
     assert_nothing_of_ours(store.path());
 }

@@ -13,7 +13,7 @@ use common::{Scratch, assert_none_suspended, assert_nothing_of_ours, request};
 use eratrack_dm::{AttachRequest, Detached, Host, HostError, Moment, Recovery, StackLockError};
 use kit::run;
 
-const LOCKS: &str = "/run/lock/eratrack";
+const LOCKS: &str = "/run/eratrack";
 
 fn scene() -> (Scratch, kit::Mount, AttachRequest) {
     let scratch = Scratch::new(64, Duration::ZERO);
