@@ -10,6 +10,7 @@ use era_metadata::render::{self, Header};
 use era_metadata::sizing::{self, Sizing, SizingError};
 use era_metadata::{BlockSource, Era, FileSource, Metadata, View};
 use eratrack_api::Granularity;
+use eratrack_dm::linux::{LoopError, Loops, Nodes};
 use eratrack_model::units::Bytes;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -20,6 +21,10 @@ use super::size;
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceCommand {
     /// List the blocks that were written since an era, from dm-era's metadata
+    ///
+    /// What the kernel marked is listed, no more. It marks only the first block of a discard: if the device took discards
+    /// since then, take the blocks after each range as changed too, as many as the longest discard can cover
+    /// (discard_max_bytes of the era device, divided by the block and rounded up). The lists of the node agent have them.
     Changed(ChangedArgs),
     /// Tell how much room dm-era's metadata needs at worst
     Size(SizeArgs),
@@ -79,6 +84,10 @@ pub(crate) enum DeviceError {
          --metadata-snapshot=BLOCK, or remove the era device first"
     )]
     InUse { path: PathBuf },
+    #[error(
+        "cannot tell whether {path} is in use: give --metadata-snapshot=BLOCK, run as root, or read a copy of another name"
+    )]
+    Unknown { path: PathBuf, source: LoopError },
     #[error("cannot read the metadata in {path}")]
     Metadata { path: PathBuf, source: era_metadata::Error },
     #[error("no metadata fits")]
@@ -136,19 +145,41 @@ fn print_changes(
     .map_err(DeviceError::Print)
 }
 
-/// A device that something holds open may change under a reader of its live view: `O_EXCL` finds that out, because device
-/// mapper claims what it uses.
+/// What something holds open may change under a reader of its live view.
 fn open(path: &Path, view: View) -> Result<FileSource, DeviceError> {
     let failed = |source: io::Error| DeviceError::Open { path: path.to_owned(), source };
     let is_device = std::fs::metadata(path).map_err(failed)?.file_type().is_block_device();
-    if !is_device || view != View::Live {
-        return FileSource::open(path).map_err(failed);
+    match (view, is_device) {
+        (View::Held | View::HeldAt(_), _) => FileSource::open(path).map_err(failed),
+        (View::Live, true) => open_alone(path),
+        (View::Live, false) => {
+            let loops = Loops::new(Nodes::new("/dev"), Path::new("/sys"));
+            refuse_behind_loop(path, &loops)?;
+            FileSource::open(path).map_err(failed)
+        }
     }
+}
+
+/// `O_EXCL` finds out whether a device is in use: device mapper claims what it uses.
+fn open_alone(path: &Path) -> Result<FileSource, DeviceError> {
+    let failed = |source: io::Error| DeviceError::Open { path: path.to_owned(), source };
     let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::EXCL | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(file) => FileSource::from_file(File::from(file)).map_err(failed),
         Err(Errno::BUSY) => Err(DeviceError::InUse { path: path.to_owned() }),
         Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// dm-era's metadata in a file lies behind a loop device while it is in use.
+fn refuse_behind_loop(path: &Path, loops: &Loops) -> Result<(), DeviceError> {
+    let path = path.to_owned();
+    // A link may have another name than its file.
+    let named = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+    match loops.find(&named) {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err(DeviceError::InUse { path }),
+        Err(source) => Err(DeviceError::Unknown { path, source }),
     }
 }
 
@@ -242,6 +273,26 @@ mod tests {
         let args = changed_args(&["changed", "--image", "/nowhere", "--since", "1"]);
         let text = crate::exit::chain(&changed(&args, &mut Vec::new()).unwrap_err());
         assert!(text.starts_with("cannot open /nowhere: "), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_may_be_behind_a_loop_device_is_not_read_as_at_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, link) = (dir.path().join("era-metadata"), dir.path().join("link"));
+        std::fs::write(&image, [0; 4096]).unwrap();
+        std::os::unix::fs::symlink(&image, &link).unwrap();
+        let listed = dir.path().join("block/loop9");
+        std::fs::create_dir_all(listed.join("loop")).unwrap();
+        std::fs::write(listed.join("dev"), "7:9").unwrap();
+        // There is nowhere to make its node: as for a user who is not root.
+        let loops = Loops::new(Nodes::new(dir.path().join("no-nodes")), dir.path());
+        let over = |backing: &str| {
+            std::fs::write(listed.join("loop/backing_file"), backing).unwrap();
+            refuse_behind_loop(&link, &loops)
+        };
+        assert!(over("/somebody/else.img").is_ok());
+        let text = crate::exit::chain(&over("/var/lib/eratrack/a/era-metadata").unwrap_err());
+        assert!(text.contains("--metadata-snapshot=BLOCK") && text.contains("link"), "{text}");
     }
 
     #[test]
