@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eratrack_model::names::StackId;
+use rustix::fs::Mode;
 use rustix::process::geteuid;
 
 use crate::executor::Swapping;
@@ -100,8 +101,8 @@ fn make_private(dir: &Path) -> io::Result<()> {
         _ => {}
     }
     let found = fs::symlink_metadata(dir)?;
-    let ours = found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0;
-    if found.is_dir() && ours {
+    let others = Mode::from_raw_mode(found.mode()).intersects(Mode::RWXG | Mode::RWXO);
+    if found.is_dir() && found.uid() == geteuid().as_raw() && !others {
         return Ok(());
     }
     let what = format!("{} is not a directory of root's alone (mode 0700)", dir.display());
