@@ -297,9 +297,11 @@ fn zero_range(from: u64, length: u64, device: &Path) -> String {
 #[test]
 #[ignore = "kernel tier"]
 fn zeroes_written_by_the_kernel_are_listed_exactly() {
-    for zero in [blkdiscard, zero_range] {
-        thick(|volume| zeroes_are_listed(volume, zero));
-        thin(64, |volume| zeroes_are_listed(volume, zero));
+    let group = VolumeGroup::new([Disk::new(96).into_backing()]);
+    group.thin_pool("pool", 32, 64);
+    for volume in [group.thick("thick", 16), group.thin("pool", "thin", 16)] {
+        zeroes_are_listed(&volume, blkdiscard);
+        zeroes_are_listed(&volume, zero_range);
     }
     // A disk that could zero by itself what is beneath era.
     let group = VolumeGroup::new([ScsiDebug::new(64, 4096).into_backing()]);
