@@ -251,6 +251,25 @@ mod tests {
         assert!(error.message.contains("253:3"), "{error}");
     }
 
+    /// A word of theirs that is none of the API's would silently become OperationFailed.
+    #[test]
+    fn every_reason_of_the_machine_is_one_of_the_apis() {
+        let sources = [
+            include_str!("../../../dm/src/host/error.rs"),
+            include_str!("../../../model/src/refusal.rs"),
+        ];
+        let said: Vec<&str> = sources.iter().flat_map(|source| reasons(source)).collect();
+        assert!(said.contains(&"MetadataNoSpace") && said.contains(&"VolumeHasSnapshots"));
+        for reason in said {
+            assert!(Reason::parse(reason).is_some(), "{reason}");
+        }
+    }
+
+    /// What stands in quotes after an arrow.
+    fn reasons(source: &str) -> impl Iterator<Item = &str> {
+        source.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next())
+    }
+
     #[test]
     fn a_uid_is_a_stacks_name() {
         assert!(stack_id(crate::agent::testing::VOLUME_UID).is_ok());

@@ -125,3 +125,26 @@ fn owner(name: String, uid: String) -> OwnerReference {
         block_owner_deletion: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::testing::snapshot;
+    use serde_json::json;
+
+    /// Restored without their snapshot's status, slices would be a list of nothing.
+    #[test]
+    fn slices_go_with_their_snapshot_and_into_no_backup() {
+        let snapshot = snapshot("s", &json!({"blockSizeBytes": 262_144}));
+        let slices = slices(&snapshot, &List::full(1000), "node1");
+        let slice = &slices[0];
+        let labels = slice.metadata.labels.clone().unwrap_or_default();
+        assert_eq!(labels.get("velero.io/exclude-from-backup").map(String::as_str), Some("true"));
+        let owner = slice.metadata.owner_references.as_ref().and_then(|it| it.first());
+        assert_eq!(owner.map(|it| it.uid.as_str()), Some("uid-of-s"));
+        assert_eq!(
+            (slice.name_any().as_str(), slice.spec.node_name.as_deref()),
+            ("s-0", Some("node1"))
+        );
+    }
+}

@@ -39,7 +39,8 @@ impl Stacks for Memory {
                 return (stack.clone(), false);
             }
             let chain = tracked().chain.replacen("4444", &format!("444{}", 4 + inner.chains), 1);
-            let stack = Tracked { chain, granularity: wanted.granularity, ..tracked() };
+            let (granularity, number) = (wanted.granularity, wanted.device);
+            let stack = Tracked { chain, granularity, number, ..tracked() };
             inner.chains += 1;
             inner.era = 1;
             inner.stack = Some(stack.clone());
@@ -55,7 +56,8 @@ impl Stacks for Memory {
     }
 
     fn health(&self, uid: &str) -> Result<Health, StackError> {
-        let inner = self.inner();
+        let mut inner = self.inner();
+        inner.asked += 1;
         inner.record(uid)?;
         let used_bytes = 4096 + inner.used_percent * 10_000;
         let well = Health::Good { era: Era(inner.era), used_bytes, total_bytes: 1_000_000 };
@@ -107,6 +109,6 @@ impl Node for Memory {
     }
 
     fn write_counters(&self, _: DevNo) -> Option<[u64; 4]> {
-        None
+        self.inner().counters
     }
 }

@@ -73,6 +73,10 @@ struct Inner {
     stack: Option<Tracked>,
     /// How often it cannot be cleared up.
     stuck: usize,
+    /// What was written to the device, if that is known.
+    counters: Option<[u64; 4]>,
+    /// How often era was asked.
+    asked: usize,
     /// How many chains there were.
     chains: usize,
     /// How often era was taken out.
@@ -221,6 +225,21 @@ impl Memory {
     /// Somebody else of this process takes the stack out.
     pub(crate) fn lose_record(&self) {
         self.inner().stack = None;
+    }
+
+    /// From now on it is known how much was written to the device.
+    pub(crate) fn count_writes(&self, requests: u64) {
+        self.inner().counters = Some([requests, requests * 8, 0, 0]);
+    }
+
+    /// How often era was asked, which costs a commit of its metadata.
+    pub(crate) fn asked(&self) -> usize {
+        self.inner().asked
+    }
+
+    /// No pod uses the volume any more.
+    pub(crate) fn unuse_device(&self) {
+        self.inner().device = None;
     }
 
     /// What is there cannot be cleared up so many times.

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+mod guard;
 mod life;
 mod moves;
 mod pace;

@@ -246,40 +246,4 @@ fn names_the_absent(status: &Status, name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use kube::core::response::StatusDetails;
-
-    fn answer(reason: &str, code: u16, message: &str, name: &str) -> ClusterError {
-        let details = StatusDetails {
-            name: name.to_owned(),
-            group: "eratrack.dev".to_owned(),
-            kind: "eravolumes".to_owned(),
-            uid: String::new(),
-            causes: Vec::new(),
-            retry_after_seconds: 0,
-        };
-        let status = Status::failure(message, reason).with_code(code).with_details(details);
-        classify("EraVolume apps/data", "data", kube::Error::Api(status.boxed()))
-    }
-
-    #[test]
-    fn only_a_not_found_of_that_name_means_gone() {
-        assert!(matches!(answer("NotFound", 404, "", "data"), ClusterError::Gone { .. }));
-        assert!(matches!(answer("NotFound", 404, "", "other"), ClusterError::Unavailable { .. }));
-        let missing_kind = Status::failure("404 page not found", "NotFound").with_code(404);
-        let error = classify("EraVolume apps/data", "data", kube::Error::Api(missing_kind.boxed()));
-        assert!(matches!(error, ClusterError::Unavailable { .. }), "{error}");
-    }
-
-    #[test]
-    fn answers_are_told_apart() {
-        let quota = "erasnapshots \"x-0\" is forbidden: exceeded quota: q, requested: count/changedblockslices.eratrack.dev=1";
-        assert!(matches!(answer("Forbidden", 403, quota, ""), ClusterError::Quota { .. }));
-        assert!(matches!(answer("Forbidden", 403, "no", ""), ClusterError::Unavailable { .. }));
-        assert!(matches!(answer("AlreadyExists", 409, "", ""), ClusterError::Exists { .. }));
-        assert!(matches!(answer("Conflict", 409, "uid", ""), ClusterError::Conflict { .. }));
-        assert!(matches!(answer("Invalid", 422, "x", ""), ClusterError::Rejected { .. }));
-        assert!(matches!(answer("", 500, "x", ""), ClusterError::Unavailable { .. }));
-    }
-}
+mod tests;
