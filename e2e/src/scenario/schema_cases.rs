@@ -656,6 +656,8 @@ fn ready_transitions() -> Vec<Transition> {
         status(json!({ "conditions": conditions }))
     };
     let incomplete = "status: Invalid value: Ready needs era, chainID, type and slices, and sinceEra when Incremental";
+    let settled =
+        "status: Invalid value: slices, sinceEra and base of a complete snapshot never change";
     let both = "status: Invalid value: a snapshot cannot be both Ready and Failed";
     vec![
         case("complete", vec![], ready(json!({})), Accepted),
@@ -709,6 +711,36 @@ fn ready_transitions() -> Vec<Transition> {
                 json!({ "conditions": [condition("Ready", "True", "Complete"), condition("Failed", "True", "DeadlineExceeded")] }),
             ),
             Refused(both),
+        ),
+        case(
+            "complete, and said once more",
+            vec![ready(json!({}))],
+            ready(json!({ "changed": "0" })),
+            Accepted,
+        ),
+        case(
+            "complete, and then other slices",
+            vec![ready(json!({}))],
+            status(json!({ "slices": { "count": 1 } })),
+            Refused(settled),
+        ),
+        case(
+            "complete, and then no slices",
+            vec![ready(json!({}))],
+            status(json!({ "slices": null })),
+            Refused(settled),
+        ),
+        case(
+            "complete, and then since earlier",
+            vec![ready(json!({}))],
+            status(json!({ "sinceEra": 5 })),
+            Refused(settled),
+        ),
+        case(
+            "complete, and then another base",
+            vec![ready(json!({}))],
+            status(json!({ "base": { "name": "other", "uid": OTHER_UID } })),
+            Refused(settled),
         ),
         case(
             "its slices are lost",

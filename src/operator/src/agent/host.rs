@@ -251,7 +251,7 @@ mod tests {
         assert!(error.message.contains("253:3"), "{error}");
     }
 
-    /// A word of theirs that is none of the API's would silently become OperationFailed.
+    /// A word of theirs that is none of the API's would silently become `OperationFailed`.
     #[test]
     fn every_reason_of_the_machine_is_one_of_the_apis() {
         let sources = [

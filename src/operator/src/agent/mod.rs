@@ -1,9 +1,10 @@
 //! The agent: attaches, watches and reads the volumes of one node.
 //!
-//! 1. recover: what an earlier process left is finished, undone or adopted (`stacks`, `host`)
-//! 2. look after: whatever was found, until a worker takes it or nobody wants it (`strays`)
-//! 3. watch: the node's `EraVolumes` and `EraSnapshots`, and the machine's mounts (`watches`, `mounts`)
-//! 4. work: one worker a volume (`volume`), which finds its device (`discover`), carries its snapshots on (`snapshot`)
+//! 1. alone: no other agent is at work on the machine (`sole`)
+//! 2. recover: what an earlier process left is finished, undone or adopted (`stacks`, `host`)
+//! 3. look after: whatever was found, until a worker takes it or nobody wants it (`strays`)
+//! 4. watch: the node's `EraVolumes` and `EraSnapshots`, and the machine's mounts (`watches`, `mounts`)
+//! 5. work: one worker a volume (`volume`), which finds its device (`discover`), carries its snapshots on (`snapshot`)
 //!    and says what is true
 //!
 //! The agent writes through `cluster`, and touches the machine through `stacks` and `discover::Node` alone.
@@ -19,6 +20,7 @@ mod mounts;
 mod operations;
 mod slices;
 mod snapshot;
+mod sole;
 mod stacks;
 mod strays;
 #[cfg(test)]
@@ -44,6 +46,7 @@ use dispatch::Dispatcher;
 use host::HostStacks;
 use kube_cluster::KubeCluster;
 use metrics::Metrics;
+use sole::SoleError;
 use stacks::{Found, StackError, Stacks};
 
 /// How many volumes of the node have a boundary at once.
@@ -63,6 +66,9 @@ pub(crate) enum AgentError {
     /// The machine's mounts cannot be watched.
     #[error("cannot watch the machine's mounts")]
     Mounts(#[source] io::Error),
+    /// Whether another agent is at work cannot be told.
+    #[error(transparent)]
+    Sole(#[from] SoleError),
     /// The kernel's device mapper cannot be reached.
     #[error("cannot reach the kernel's device mapper")]
     DeviceMapper(#[source] DmError),
@@ -101,6 +107,7 @@ async fn work(
     let mounts = mounts::watch(machine.mountinfo_path()).map_err(AgentError::Mounts)?;
     let node = KubeletNode { machine, kubelet: args.kubelet_dir.clone() };
     let stacks = Arc::new(HostStacks::new(&args).map_err(AgentError::DeviceMapper)?);
+    let _sole = sole::alone(&args.host_root).await?;
     let found = recover(&stacks).await;
 
     let (volumes, volume_news) = watches::volumes(client.clone(), &args.node_name);

@@ -65,8 +65,7 @@ async fn asked<F: Future>(answer: Value, act: impl FnOnce(KubeCluster) -> F) -> 
     });
     act(KubeCluster::new(Client::new(service, "default"), "node1")).await;
     served.await.expect("no panic");
-    let log = log.lock().expect("ok").clone();
-    log
+    std::mem::take(&mut *log.lock().expect("ok"))
 }
 
 /// Without it, an apply makes again what was just deleted.

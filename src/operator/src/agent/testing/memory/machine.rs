@@ -40,7 +40,7 @@ impl Stacks for Memory {
             }
             let chain = tracked().chain.replacen("4444", &format!("444{}", 4 + inner.chains), 1);
             let (granularity, number) = (wanted.granularity, wanted.device);
-            let stack = Tracked { chain, granularity, number, ..tracked() };
+            let stack = Tracked { chain, number, granularity, ..tracked() };
             inner.chains += 1;
             inner.era = 1;
             inner.stack = Some(stack.clone());
