@@ -12,8 +12,12 @@ use eratrack_model::units::DevNo;
 use rustix::fs::{
     self, AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, major, minor,
 };
+use rustix::io::Errno;
 
 use super::mountinfo::{self, Mount, MountInfoError};
+
+/// How often a path is walked again that changed on the way.
+const OPEN_RETRIES: usize = 100;
 
 /// Where the machine is seen.
 #[derive(Debug)]
@@ -73,34 +77,35 @@ impl Machine {
     }
 
     /// The path without symbolic links; the path itself when it does not exist.
-    pub(crate) fn real_path(&self, path: &Path) -> PathBuf {
-        self.open(path, OFlags::PATH)
-            .ok()
-            .and_then(|fd| {
-                let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
-                std::fs::read_link(link).ok()
-            })
-            .unwrap_or_else(|| path.to_owned())
+    pub(crate) fn real_path(&self, path: &Path) -> Result<PathBuf, MachineError> {
+        let Some(fd) = self.find(path)? else { return Ok(path.to_owned()) };
+        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+        std::fs::read_link(link).map_err(|source| MachineError::Io {
+            operation: "resolve",
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// The number of the mount that `path` is in; none when it does not exist.
-    pub(crate) fn mount_id(&self, path: &Path) -> Option<u64> {
-        let fd = self.open(path, OFlags::PATH).ok()?;
-        let status = fs::statx(&fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
-        Some(status.stx_mnt_id)
+    pub(crate) fn mount_id(&self, path: &Path) -> Result<Option<u64>, MachineError> {
+        let Some(fd) = self.find(path)? else { return Ok(None) };
+        let status = fs::statx(&fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+        Ok(Some(status.map_err(io("look at", path))?.stx_mnt_id))
     }
 
     /// The block devices among the entries of a directory; none when there is no such directory.
     pub(crate) fn device_nodes(&self, dir: &Path) -> Result<Vec<(PathBuf, DevNo)>, MachineError> {
         let fd = match self.open(dir, OFlags::RDONLY | OFlags::DIRECTORY) {
-            Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
+            Err(Errno::NOENT) => return Ok(Vec::new()),
             opened => opened.map_err(io("open", dir))?,
         };
         let mut nodes = Vec::new();
         for entry in Dir::read_from(&fd).map_err(io("list", dir))? {
             let entry = entry.map_err(io("list", dir))?;
-            let Ok(status) = fs::statat(&fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else {
-                continue; // unmapped since it was listed
+            let status = match fs::statat(&fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue, // unmapped since it was listed
+                status => status.map_err(io("look into", dir))?,
             };
             if FileType::from_raw_mode(status.st_mode) == FileType::BlockDevice {
                 let name = entry.file_name().to_string_lossy().into_owned();
@@ -111,8 +116,9 @@ impl Machine {
     }
 
     /// Whether the device is one of device mapper's.
-    pub(crate) fn is_device_mapper(&self, device: DevNo) -> bool {
-        self.open(&Path::new("sys/dev/block").join(format!("{device}/dm")), OFlags::PATH).is_ok()
+    pub(crate) fn is_device_mapper(&self, device: DevNo) -> Result<bool, MachineError> {
+        let path = Path::new("sys/dev/block").join(format!("{device}/dm"));
+        self.find(&path).map(|found| found.is_some())
     }
 
     /// How much was written to the device or discarded since it came up: grows with each such request
@@ -125,13 +131,30 @@ impl Machine {
         Ok(counters(&text))
     }
 
+    /// The path, if it exists.
+    fn find(&self, path: &Path) -> Result<Option<OwnedFd>, MachineError> {
+        match self.open(path, OFlags::PATH) {
+            Err(Errno::NOENT) => Ok(None),
+            opened => opened.map(Some).map_err(io("open", path)),
+        }
+    }
+
+    /// The kernel gives up where something on the way is renamed or mounted meanwhile (openat2(2), EAGAIN).
     fn open(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC;
-        fs::openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)
+        let once = || fs::openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT);
+        let mut opened = once();
+        for _ in 0..OPEN_RETRIES {
+            if opened.as_ref().err() != Some(&Errno::AGAIN) {
+                break;
+            }
+            opened = once();
+        }
+        opened
     }
 }
 
-fn io(operation: &'static str, path: &Path) -> impl Fn(rustix::io::Errno) -> MachineError {
+fn io(operation: &'static str, path: &Path) -> impl Fn(Errno) -> MachineError {
     move |errno| MachineError::Io { operation, path: path.to_owned(), source: errno.into() }
 }
 
@@ -172,11 +195,31 @@ mod tests {
         std::fs::create_dir_all(root.path().join("srv/kubelet")).expect("made");
         std::os::unix::fs::symlink("/srv/kubelet", root.path().join("kubelet")).expect("linked");
         let machine = Machine::new(root.path()).expect("opened");
-        assert!(machine.real_path(Path::new("/kubelet")).ends_with("srv/kubelet"));
-        assert_eq!(machine.real_path(Path::new("/absent")), Path::new("/absent"));
-        assert!(machine.mount_id(Path::new("/kubelet")).is_some());
+        let real = |path: &str| machine.real_path(Path::new(path)).expect("resolved");
+        assert!(real("/kubelet").ends_with("srv/kubelet"));
+        assert_eq!(real("/absent"), Path::new("/absent"));
+        assert!(machine.mount_id(Path::new("/kubelet")).expect("told").is_some());
+        assert_eq!(machine.mount_id(Path::new("/absent")).expect("told"), None);
         assert_eq!(machine.device_nodes(Path::new("/kubelet")).expect("listed"), []);
         assert_eq!(machine.device_nodes(Path::new("/absent")).expect("nothing"), []);
+    }
+
+    /// An error that is taken for a "no" would refuse a volume for a reason that is none.
+    #[test]
+    fn only_what_is_not_there_is_not_there() {
+        let root = tempfile::tempdir().expect("a directory");
+        let block = root.path().join("sys/dev/block");
+        std::fs::create_dir_all(block.join("253:1/dm")).expect("made");
+        std::fs::create_dir_all(block.join("253:3")).expect("made");
+        std::os::unix::fs::symlink("253:2", block.join("253:2")).expect("linked");
+        let machine = Machine::new(root.path()).expect("opened");
+        let ask = |minor| machine.is_device_mapper(DevNo { major: 253, minor });
+        assert!(ask(1).expect("told"));
+        assert!(!ask(3).expect("told") && !ask(4).expect("told"));
+        let error = ask(2).expect_err("a link to itself").to_string();
+        assert!(error.contains("sys/dev/block/253:2/dm"), "{error}");
+        let around = Path::new("/sys/dev/block/253:2/x");
+        assert!(machine.real_path(around).is_err() && machine.mount_id(around).is_err());
     }
 
     #[test]

@@ -53,18 +53,18 @@ pub(crate) struct KubeletNode {
 impl Node for KubeletNode {
     fn find(&self, volume: &ClaimedVolume) -> Result<DevNo, DiscoverError> {
         let machine = &self.machine;
-        let kubelet = machine.real_path(&self.kubelet);
+        let kubelet = machine.real_path(&self.kubelet)?;
         let paths = VolumePaths::new(&kubelet, &volume.name, &volume.source);
         let mounts = machine.mounts()?;
         let device = match volume.mode {
             Mode::Filesystem => {
-                decide::mounted_device(&paths, &mounts, own_mount(machine, volume))?
+                decide::mounted_device(&paths, &mounts, own_mount(machine, volume)?)?
             }
             Mode::Block => {
                 decide::mapped_device(&machine.device_nodes(&paths.map_dir())?, &mounts)?
             }
         };
-        if machine.is_device_mapper(device) {
+        if machine.is_device_mapper(device)? {
             Ok(device)
         } else {
             Err(Refusal::NotDeviceMapper { device }.into())
@@ -77,9 +77,9 @@ impl Node for KubeletNode {
     }
 }
 
-fn own_mount(machine: &Machine, volume: &ClaimedVolume) -> Option<u64> {
+fn own_mount(machine: &Machine, volume: &ClaimedVolume) -> Result<Option<u64>, MachineError> {
     match &volume.source {
         Source::Local { path } => machine.mount_id(path),
-        Source::Csi { .. } => None,
+        Source::Csi { .. } => Ok(None),
     }
 }
