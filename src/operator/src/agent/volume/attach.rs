@@ -43,15 +43,14 @@ enum AttachError {
 impl AttachError {
     fn absent(&self, attempts: u32) -> Absent {
         let (reason, wait, at_mounts) = match self {
-            Self::Discover(error) => (
-                match error {
-                    DiscoverError::Refused(refusal) => refusal.reason(),
-                    DiscoverError::Machine(_) => Reason::OperationFailed,
-                },
-                retry::after_discover(error, attempts),
-                true,
-            ),
-            Self::Stack(error) => (error.reason, Some(retry::after_stack(error, attempts)), true),
+            // What a pod uses changes with the mounts.
+            Self::Discover(DiscoverError::Refused(refusal)) => {
+                (refusal.reason(), retry::after_refusal(refusal), true)
+            }
+            Self::Discover(DiscoverError::Machine(_)) => {
+                (Reason::OperationFailed, Some(retry::soon(attempts)), false)
+            }
+            Self::Stack(error) => (error.reason, Some(retry::after_stack(error, attempts)), false),
             Self::Held(_) => (Reason::DeviceClaimed, Some(retry::soon(attempts)), false),
             Self::Cluster(_) | Self::Late(_) => {
                 (Reason::OperationFailed, Some(retry::soon(attempts)), false)
@@ -72,7 +71,8 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     pub(super) async fn attach_if_due(&mut self, volume: &EraVolume) {
         let Stack::Absent(absent) = &self.stack else { return };
         let attempts = absent.attempts;
-        let moved = absent.at_mounts && self.mounts.has_changed().unwrap_or(false);
+        // Where nobody tells of mounts any more, they may have changed whenever there is a turn.
+        let moved = absent.at_mounts && self.mounts.has_changed().unwrap_or(true);
         let retry = absent.retry;
         if !moved && retry.is_none_or(|retry| Instant::now() < retry) {
             self.by(retry.unwrap_or_else(|| Instant::now() + Duration::from_secs(600)));

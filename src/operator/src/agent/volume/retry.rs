@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::agent::discover::{DiscoverError, Refusal};
+use crate::agent::discover::Refusal;
 use crate::agent::stacks::{Hope, StackError};
 
 /// The shortest wait.
@@ -13,23 +13,20 @@ const LONGEST: Duration = Duration::from_secs(60);
 const LATER: Duration = Duration::from_secs(300);
 
 /// When to look for the device again; none means: when the machine's mounts change.
-pub(crate) fn after_discover(error: &DiscoverError, attempt: u32) -> Option<Duration> {
-    match error {
-        DiscoverError::Machine(_) => Some(soon(attempt)),
-        DiscoverError::Refused(refusal) => match refusal {
-            Refusal::NotInUse
-            | Refusal::Ambiguous { .. }
-            | Refusal::SharedFilesystem { .. }
-            | Refusal::Directory { .. }
-            | Refusal::Filesystem { .. }
-            | Refusal::NotDeviceMapper { .. } => None,
-            Refusal::OtherVolume { .. }
-            | Refusal::NoVolume { .. }
-            | Refusal::OtherClaim { .. }
-            | Refusal::AccessMode { .. }
-            | Refusal::NotBlockBacked { .. }
-            | Refusal::Claimed { .. } => Some(LATER),
-        },
+pub(crate) fn after_refusal(refusal: &Refusal) -> Option<Duration> {
+    match refusal {
+        Refusal::NotInUse
+        | Refusal::Ambiguous { .. }
+        | Refusal::SharedFilesystem { .. }
+        | Refusal::Directory { .. }
+        | Refusal::Filesystem { .. }
+        | Refusal::NotDeviceMapper { .. } => None,
+        Refusal::OtherVolume { .. }
+        | Refusal::NoVolume { .. }
+        | Refusal::OtherClaim { .. }
+        | Refusal::AccessMode { .. }
+        | Refusal::NotBlockBacked { .. }
+        | Refusal::Claimed { .. } => Some(LATER),
     }
 }
 
@@ -58,8 +55,8 @@ mod tests {
 
     #[test]
     fn an_unused_volume_is_not_polled() {
-        assert_eq!(after_discover(&Refusal::NotInUse.into(), 0), None);
+        assert_eq!(after_refusal(&Refusal::NotInUse), None);
         let missing = Refusal::NoVolume { name: "pv".into() };
-        assert_eq!(after_discover(&missing.into(), 0), Some(LATER));
+        assert_eq!(after_refusal(&missing), Some(LATER));
     }
 }

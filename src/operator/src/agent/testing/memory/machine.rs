@@ -34,6 +34,10 @@ impl Stacks for Memory {
     }
 
     fn attach(&self, wanted: &Wanted) -> Result<(Tracked, bool), StackError> {
+        self.inner().tried += 1;
+        if self.inner().refuses {
+            return Err(StackError::unforeseen("no loop device could be had".to_owned()));
+        }
         self.effect("attach", |inner| {
             if let Some(stack) = &inner.stack {
                 return (stack.clone(), false);

@@ -73,6 +73,10 @@ struct Inner {
     stack: Option<Tracked>,
     /// How often it cannot be cleared up.
     stuck: usize,
+    /// Whether the machine refuses to attach.
+    refuses: bool,
+    /// How often an attach was tried.
+    tried: usize,
     /// What was written to the device, if that is known.
     counters: Option<[u64; 4]>,
     /// How often era was asked.
@@ -240,6 +244,16 @@ impl Memory {
     /// No pod uses the volume any more.
     pub(crate) fn unuse_device(&self) {
         self.inner().device = None;
+    }
+
+    /// From now on the machine refuses to attach.
+    pub(crate) fn refuse_attaches(&self) {
+        self.inner().refuses = true;
+    }
+
+    /// How often an attach was tried.
+    pub(crate) fn tried(&self) -> usize {
+        self.inner().tried
     }
 
     /// What is there cannot be cleared up so many times.
