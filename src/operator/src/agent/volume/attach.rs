@@ -47,12 +47,9 @@ impl AttachError {
             Self::Discover(DiscoverError::Refused(refusal)) => {
                 (refusal.reason(), retry::after_refusal(refusal), true)
             }
-            Self::Discover(DiscoverError::Machine(_)) => {
-                (Reason::OperationFailed, Some(retry::soon(attempts)), false)
-            }
             Self::Stack(error) => (error.reason, Some(retry::after_stack(error, attempts)), false),
             Self::Held(_) => (Reason::DeviceClaimed, Some(retry::soon(attempts)), false),
-            Self::Cluster(_) | Self::Late(_) => {
+            Self::Discover(DiscoverError::Machine(_)) | Self::Cluster(_) | Self::Late(_) => {
                 (Reason::OperationFailed, Some(retry::soon(attempts)), false)
             }
         };

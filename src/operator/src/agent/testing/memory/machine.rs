@@ -6,7 +6,7 @@ use eratrack_model::extents::ChangedBlocks;
 use eratrack_model::units::DevNo;
 
 use super::super::{at, tracked};
-use super::Memory;
+use super::{Held, Memory};
 use crate::agent::cluster::ClusterError;
 use crate::agent::discover::{ClaimedVolume, DiscoverError, Node, Refusal};
 use crate::agent::stacks::{
@@ -35,7 +35,7 @@ impl Stacks for Memory {
 
     fn attach(&self, wanted: &Wanted) -> Result<(Tracked, bool), StackError> {
         self.inner().tried += 1;
-        if self.inner().refuses {
+        if self.inner().held.contains(&Held::Attaches) {
             return Err(StackError::unforeseen("no loop device could be had".to_owned()));
         }
         self.effect("attach", |inner| {

@@ -24,13 +24,15 @@ pub(crate) enum Kill {
     After(usize),
 }
 
-/// What the API server does not take for a while.
+/// What the API server, or the machine, does not take for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Held {
     /// Slices.
     Slices,
     /// Statuses of snapshots.
     Statuses,
+    /// Attaches.
+    Attaches,
 }
 
 /// Everything; a clone is the same.
@@ -73,8 +75,6 @@ struct Inner {
     stack: Option<Tracked>,
     /// How often it cannot be cleared up.
     stuck: usize,
-    /// Whether the machine refuses to attach.
-    refuses: bool,
     /// How often an attach was tried.
     tried: usize,
     /// What was written to the device, if that is known.
@@ -123,12 +123,12 @@ impl Memory {
         self.inner().delay = delay;
     }
 
-    /// From now on these cannot be written.
+    /// From now on these do not succeed.
     pub(crate) fn hold(&self, held: Held) {
         self.inner().held.insert(held);
     }
 
-    /// Everything can be written again.
+    /// Everything succeeds again.
     pub(crate) fn let_go(&self) {
         self.inner().held.clear();
     }
@@ -244,11 +244,6 @@ impl Memory {
     /// No pod uses the volume any more.
     pub(crate) fn unuse_device(&self) {
         self.inner().device = None;
-    }
-
-    /// From now on the machine refuses to attach.
-    pub(crate) fn refuse_attaches(&self) {
-        self.inner().refuses = true;
     }
 
     /// How often an attach was tried.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{DEVICE, World};
 use crate::agent::stacks::Liveness;
-use crate::agent::testing::memory::Memory;
+use crate::agent::testing::memory::{Held, Memory};
 use crate::agent::testing::{era_volume, tracked};
 
 #[tokio::test(start_paused = true)]
@@ -43,7 +43,7 @@ async fn a_device_that_is_reloaded_over_and_over_is_left_in_peace_for_longer_and
 async fn mounts_that_change_hurry_no_attach_that_failed() {
     let memory = Memory::default();
     memory.use_device(DEVICE);
-    memory.refuse_attaches();
+    memory.hold(Held::Attaches);
     let world = World::new(memory, None, &era_volume());
     world.until("refused", |world| world.says("Attached") == "OperationFailed").await;
     let tried = world.memory.tried();
