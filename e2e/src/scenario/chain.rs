@@ -175,26 +175,3 @@ pub(super) fn thin_volume() -> Outcome {
     follower.stage.node().run(&follower.replica.copy_all())?;
     follower.finish()
 }
-
-/// `cluster_uninstall`: `helm uninstall` takes era out of every volume first, and the definitions stay.
-pub(super) fn uninstall() -> Outcome {
-    let stage = Stage::open("cluster-uninstall")?;
-    let volume = stage.volume("data", 128)?;
-    let application = stage.application("data")?;
-    let (table, incarnation) = (stage.table(&volume)?, application.incarnation()?);
-    stage.track("data")?;
-    stage.until_attached("data")?;
-    stage.cluster().helm().run(&["uninstall", "eratrack", "--namespace", NAMESPACE, "--wait"])?;
-    if stage.table(&volume)? != table {
-        return Err(format!("the table is {}, it was {table}", stage.table(&volume)?).into());
-    }
-    let same = application.incarnation()? == incarnation;
-    if !same {
-        return Err("the application was restarted".into());
-    }
-    application.until_more(20)?;
-    stage.node().run("sync && echo 3 > /proc/sys/vm/drop_caches")?;
-    application.verify()?;
-    stage.cluster().kubectl().run(&["get", "crd", "eratrackings.eratrack.dev"])?;
-    stage.close()
-}

@@ -12,6 +12,7 @@ mod refusals;
 mod schema;
 mod schema_cases;
 mod stage;
+mod uninstall;
 
 use crate::failure::Outcome;
 
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Vec<Vec<Scenario>>> {
         vec![
             scenario("cluster_schema", definitions::schema),
             scenario("cluster_admission", definitions::admission),
+            scenario("cluster_crd_upgrade", definitions::crd_upgrade),
             scenario("cluster_selector_left", chain::selector_left),
         ],
         vec![
@@ -47,6 +49,9 @@ pub(crate) fn all() -> Vec<Vec<Vec<Scenario>>> {
         ],
     ];
     // It takes eratrack away.
-    let last = vec![scenario("cluster_uninstall", chain::uninstall)];
+    let last = vec![
+        scenario("cluster_uninstall_refused", uninstall::refused),
+        scenario("cluster_uninstall", uninstall::uninstall),
+    ];
     vec![lanes, vec![last]]
 }
