@@ -282,9 +282,9 @@ reasons! {
     DeadlineExceeded: FAILURE,
         "The snapshot was not complete within spec.deadlineSeconds.",
         "See the message for what it waited for; create another one.";
-    NodeGone: FAILURE,
-        "The node of the volume was removed before the snapshot was complete.",
-        "Create another one when the volume is in use on another node.";
+    NodeGone: &[(EraSnapshot, Failed), (EraSnapshot, Ready), (EraVolume, Ready)],
+        "The node of the volume is not in the cluster any more.",
+        "Create another snapshot when the volume is in use on another node.";
     BoundaryTimeout: FAILURE,
         "The writes in flight at the boundary did not come to an end in time.",
         "Check the volume's disk for slow or hanging writes; create another one.";

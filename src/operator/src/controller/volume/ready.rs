@@ -69,7 +69,7 @@ fn word(volume: &EraVolume, watcher: &Watcher) -> Word {
         }
         Watcher::NodeGone(node) => {
             let message = format!("node {node} is not in the cluster");
-            return Word(ConditionStatus::Unknown, Reason::AgentNotReady, message);
+            return Word(ConditionStatus::Unknown, Reason::NodeGone, message);
         }
         Watcher::Away(node) => {
             let message = format!("no agent is ready on node {node}; its tracking goes on");
@@ -153,7 +153,7 @@ mod tests {
                 "True Tracking",
             ),
             (volume(&[attached()]), away, "Unknown AgentNotReady"),
-            (volume(&[attached()]), Watcher::NodeGone("n1".into()), "Unknown AgentNotReady"),
+            (volume(&[attached()]), Watcher::NodeGone("n1".into()), "Unknown NodeGone"),
             (
                 volume(&[condition("Attached", "False", "SharedFilesystem")]),
                 here(),
@@ -208,6 +208,12 @@ mod tests {
         assert_eq!(ready(&before, &away).last_transition_time.0.to_string(), NOW);
         let already = volume(&[condition("Ready", "Unknown", "AgentNotReady")]);
         assert_eq!(ready(&already, &away).last_transition_time.0.to_string(), CREATED);
+        let gone = volume(&[condition("Ready", "Unknown", "NodeGone")]);
+        assert_eq!(
+            ready(&gone, &away).last_transition_time.0.to_string(),
+            NOW,
+            "while there was no node, there was no agent to come back"
+        );
         let refused = volume(&[
             condition("Ready", "False", "NotInUse"),
             condition("Attached", "False", "DeviceNotFound"),
