@@ -70,7 +70,14 @@ fn transitions<'a>(old: &[Condition], new: &'a [Condition]) -> Vec<&'a Condition
 fn event(condition: &Condition) -> Event {
     let on_its_way = matches!(
         condition.known_reason(),
-        Some(Reason::Attaching | Reason::Detaching | Reason::Detached | Reason::NotInUse)
+        Some(
+            Reason::Attaching
+                | Reason::Detaching
+                | Reason::Detached
+                | Reason::NotInUse
+                | Reason::Pending
+                | Reason::RateLimited
+        )
     );
     let type_ = match condition.status {
         ConditionStatus::False if !on_its_way => EventType::Warning,

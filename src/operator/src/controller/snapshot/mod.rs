@@ -157,11 +157,15 @@ async fn write(
         let object = format!("EraSnapshot {namespace}/{name}");
         ReconcileError::Status(ApiError::new("write the status of", &object, error))
     })?;
-    let failures: Vec<_> = status
-        .conditions
-        .into_iter()
-        .filter(|it| it.type_ == ConditionType::Failed.as_str())
-        .collect();
-    context.events.transitions(&snapshot.object_ref(&()), &old.conditions, &failures).await;
+    // One that failed is not ready either, for the same reason: that is said once.
+    let failed = condition::is_true(&status.conditions, ConditionType::Failed);
+    // That an agent was told is what happens to each.
+    if status.node_name.is_some() && !failed {
+        return Ok(());
+    }
+    let type_ = if failed { ConditionType::Failed } else { ConditionType::Ready };
+    let news: Vec<_> =
+        status.conditions.into_iter().filter(|it| it.type_ == type_.as_str()).collect();
+    context.events.transitions(&snapshot.object_ref(&()), &old.conditions, &news).await;
     Ok(())
 }

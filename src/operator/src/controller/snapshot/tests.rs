@@ -61,6 +61,16 @@ async fn scenario_one_made_by_hand_waits_for_room_and_for_its_turn() {
 }
 
 #[tokio::test]
+async fn scenario_what_a_new_one_waits_for_is_an_event() {
+    let untracked = FakeApi::new();
+    reconciled(Scene::new(), snapshot("s", "data", json!({})), &untracked).await.expect("done");
+    assert_eq!(untracked.events(), ["NotTracked"]);
+    let given = FakeApi::new();
+    reconciled(tracked(), snapshot("s", "data", json!({})), &given).await.expect("done");
+    assert_eq!(given.events(), [""; 0], "that it was given to an agent is no news");
+}
+
+#[tokio::test]
 async fn scenario_one_at_work_is_left_alone() {
     let api = FakeApi::new();
     reconciled(tracked(), assigned(json!({})), &api).await.expect("done");
@@ -82,7 +92,7 @@ async fn scenario_the_deadline_ends_it_for_good() {
         .map(|it| format!("{}={} {}", it["type"], it["status"], it["reason"]).replace('"', ""))
         .collect();
     assert_eq!(said, ["Ready=False DeadlineExceeded", "Failed=True DeadlineExceeded"]);
-    assert_eq!(api.events(), ["DeadlineExceeded"]);
+    assert_eq!(api.events(), ["DeadlineExceeded"], "once, although it stands in two conditions");
 
     let raced = FakeApi::new().refuse("PATCH erasnapshots/s/status", 409, "Conflict", "s");
     let error = reconciled(tracked(), late, &raced).await.expect_err("the agent completed it");
