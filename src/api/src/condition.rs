@@ -104,6 +104,8 @@ impl Condition {
         message: impl Into<String>,
         since: Time,
     ) -> Self {
+        let stands = reason.places().iter().any(|(_, place)| *place == type_);
+        debug_assert!(stands, "{reason} is not documented for {}", type_.as_str());
         Self {
             type_: type_.as_str().to_owned(),
             status: status.into(),

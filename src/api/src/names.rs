@@ -32,6 +32,16 @@ pub const AGENT: &str = "eratrack-agent";
 /// The controller's Lease, when the chart names no other.
 pub const LEASE: &str = "eratrack-controller";
 
+/// The events that speak of no condition, each with what it says.
+pub const EVENTS: [(&str, &str); 2] = [
+    (EVENT_VOLUMES_MADE, "On an EraTracking: so many EraVolumes were made for it."),
+    (EVENT_LET_GO, "On an EraVolume: its tracking is over, and why; the object goes."),
+];
+/// See [`EVENTS`].
+pub const EVENT_VOLUMES_MADE: &str = "EraVolumesMade";
+/// See [`EVENTS`].
+pub const EVENT_LET_GO: &str = "LetGo";
+
 /// The longest name of an `EraTracking`: it is used as a label value.
 pub const TRACKING_NAME_MAX: usize = 63;
 /// The longest name of an `EraSnapshot`: its slices append `-` and their index.

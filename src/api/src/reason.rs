@@ -97,8 +97,8 @@ reasons! {
         "The volume is neither mounted nor mapped on its node. Era is put in when a pod first uses it.",
         "Start a pod that uses the claim.";
     DeviceNotFound: VOLUME,
-        "The volume is in use, but the block device behind it was not found among the node's devices.",
-        "Check that the device still exists on the node, and that the chart's kubelet directory is the node's.";
+        "The PersistentVolume is gone, was made again, or belongs to another claim; or its block device is not on the node any more.",
+        "Compare the PersistentVolume's uid and claimRef with the EraVolume's spec; check that the device still exists on the node.";
     DeviceAmbiguous: VOLUME,
         "More than one device could be the volume's; none is touched.",
         "The message names them: unmount what should not be there.";
@@ -133,8 +133,8 @@ reasons! {
         "The logical volume has LVM snapshots, which LVM could no longer remove with era in place.",
         "Remove the volume's LVM snapshots; then it is attached.";
     DeviceTooSmall: VOLUME,
-        "The device is smaller than one block of the granularity.",
-        "Choose a finer granularity in the EraTracking.";
+        "The device is smaller than 8 MiB, or than one block of the granularity.",
+        "Use a larger volume, or choose a finer granularity in the EraTracking.";
     KernelUnsupported: VOLUME,
         "The node's kernel has no dm-era, or one that can lose changes in a crash.",
         "Use a kernel of 5.15.51 or later of the 5.15 series, or 6.1 and later, with the module dm-era.";
@@ -145,7 +145,7 @@ reasons! {
         "The metadata directory lies on a tracked volume or on a device beneath one, which would wait for itself.",
         "Choose a metadata directory on the node's own disk in the chart's values.";
     LimitExceeded: &[(EraVolume, Attached), (EraVolume, TrackingIntact), (EraVolume, Ready), (EraTracking, Ready)],
-        "A limit of the administrator would be exceeded: the finest granularity, or the metadata of a volume or of a node.",
+        "A limit would be exceeded: the finest granularity that the administrator or the device admits, or the metadata of a volume or of a node.",
         "Choose a coarser granularity, or have the administrator raise the limit that the message names.";
     OperationFailed: &[(EraVolume, Attached), (EraVolume, TrackingIntact), (EraVolume, Ready), (EraSnapshot, Ready), (EraTracking, Ready), (EraTracking, SnapshotCurrent)],
         "The kernel, the node or the API server refused a step; the volume was left, or put back, as it was.",

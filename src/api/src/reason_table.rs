@@ -3,18 +3,19 @@
 use std::fmt::Write as _;
 
 use crate::condition::ConditionType;
+use crate::names::EVENTS;
 use crate::reason::{Place, Reason, Subject};
 
 /// Sections of the page: the conditions, who writes them, and what they answer.
 const SECTIONS: [(Place, &str, &str); 8] = [
     (
         (Subject::EraVolume, ConditionType::Attached),
-        "agent (Unknown: controller)",
+        "agent, or controller while no node is known",
         "Is era in the volume's data path?",
     ),
     (
         (Subject::EraVolume, ConditionType::TrackingIntact),
-        "agent",
+        "agent, or controller while no node is known",
         "Is the next snapshot incremental? If not, why not; the same reason stands in `fullReason` of that snapshot.",
     ),
     (
@@ -39,7 +40,7 @@ const SECTIONS: [(Place, &str, &str); 8] = [
     ),
     (
         (Subject::EraSnapshot, ConditionType::Ready),
-        "agent, or controller until a node is assigned",
+        "agent, or controller until a node is assigned and when it fails",
         "Can the list be read? The `Phase` column prints this reason.",
     ),
     (
@@ -53,7 +54,8 @@ const HEAD: &str = "<!-- Generated from src/api/src/reason.rs by `cargo e2e gene
 # Conditions and their reasons
 
 Every condition carries a reason in one word, and a message with the values involved. Reasons are part of the interface:
-none is ever renamed, so that alerts and scripts can match on them. Events use the same words.
+none is ever renamed, so that alerts and scripts can match on them. Events use the same words; the last table has those that
+are for events alone.
 
 ";
 
@@ -63,8 +65,10 @@ pub fn markdown() -> String {
     for (place, writer, question) in SECTIONS {
         section(&mut page, place, writer, question);
     }
-    page.truncate(page.trim_end().len());
-    page.push('\n');
+    page.push_str("## Events alone\n\n| reason | what it means |\n|---|---|\n");
+    for (reason, means) in EVENTS {
+        let _ = writeln!(page, "| `{reason}` | {means} |");
+    }
     page
 }
 

@@ -59,7 +59,10 @@ pub(crate) async fn reconcile(
     write(&context, &inputs.tracking, status).await.map_err(ReconcileError::Status)?;
     if made > 0 {
         let note = format!("{made} EraVolumes made");
-        context.events.note(&inputs.tracking.object_ref(&()), "EraVolumesMade", note).await;
+        context
+            .events
+            .note(&inputs.tracking.object_ref(&()), names::EVENT_VOLUMES_MADE, note)
+            .await;
     }
     match applied.into_soonest() {
         Some(error) => Err(ReconcileError::Refused(error, again.unwrap_or(LOOK))),

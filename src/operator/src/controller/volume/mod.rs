@@ -16,7 +16,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eratrack_api::{Condition, EraTracking, EraVolume};
+use eratrack_api::{Condition, EraTracking, EraVolume, names};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::controller::Action;
@@ -170,6 +170,6 @@ async fn free(
         cause = cause.message(),
         "let go"
     );
-    context.events.note(&volume.object_ref(&()), "LetGo", cause.message()).await;
+    context.events.note(&volume.object_ref(&()), names::EVENT_LET_GO, cause.message()).await;
     Ok(Action::await_change())
 }
