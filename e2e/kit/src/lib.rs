@@ -17,4 +17,4 @@ pub use guest::{Dir, metadata_dir, setup, unique};
 pub use lvm::{Volume, VolumeGroup};
 pub use mount::Mount;
 pub use wait::wait_for;
-pub use writer::{Verified, Writer};
+pub use writer::{Promised, Verified, Writer};

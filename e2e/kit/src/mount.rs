@@ -57,6 +57,17 @@ impl Mount {
         &self.path
     }
 
+    /// Unmounts it and mounts it again, at another place. What lets a filesystem that has turned
+    /// read-only or shut down live again.
+    ///
+    /// # Panics
+    /// If either fails.
+    #[must_use]
+    pub fn again(self) -> Self {
+        run(&format!("umount {}", self.path.display()));
+        Self::existing(&self.device, "")
+    }
+
     /// Unmounts it and has it checked, without repair.
     ///
     /// # Panics

@@ -1,5 +1,6 @@
 //! A writer in the background that knows what it was promised.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -21,7 +22,7 @@ pub struct Writer {
     path: PathBuf,
     stop: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
-    thread: Option<JoinHandle<io::Result<Outcome>>>,
+    thread: Option<JoinHandle<Outcome>>,
 }
 
 #[derive(Debug)]
@@ -29,6 +30,17 @@ struct Outcome {
     /// The number of the last record that was acknowledged at each place.
     acknowledged: Vec<u64>,
     longest: Duration,
+    /// The record that was not acknowledged, its place, and why.
+    failed: Option<(u64, u64, io::Error)>,
+}
+
+/// What a writer was promised until it was stopped, or until a write or an fsync failed.
+#[derive(Debug)]
+pub struct Promised {
+    name: OsString,
+    outcome: Outcome,
+    /// Records acknowledged.
+    pub records: u64,
 }
 
 /// What was found when all was read back.
@@ -62,6 +74,11 @@ impl Writer {
         self.written.load(Ordering::Acquire)
     }
 
+    /// Whether a write or an fsync failed.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Waits until so many more records were acknowledged.
     ///
     /// # Panics
@@ -70,8 +87,10 @@ impl Writer {
     pub fn advance(&self, records: u64) {
         let goal = self.written() + records;
         crate::wait_for("more records", || {
-            let failed = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
-            assert!(!failed, "the writer has ended by itself: a write or an fsync failed");
+            assert!(
+                !self.has_ended(),
+                "the writer has ended by itself: a write or an fsync failed"
+            );
             (self.written() >= goal).then_some(())
         });
     }
@@ -81,42 +100,74 @@ impl Writer {
     /// # Panics
     /// If a write failed, or a record does not read back as it was acknowledged.
     #[track_caller]
-    pub fn stop_and_verify(mut self) -> Verified {
+    pub fn stop_and_verify(self) -> Verified {
+        let dir = self.path.parent().expect("a file is in a directory").to_owned();
+        let promised = self.stop();
+        let failed = promised.failure().map(ToString::to_string);
+        assert_eq!(failed, None, "a write or an fsync failed");
+        promised.verify_in(&dir);
+        Verified { records: promised.records, longest: promised.outcome.longest }
+    }
+
+    /// Stops, or finds that it has ended at a failure.
+    ///
+    /// # Panics
+    /// If the writer has panicked.
+    pub fn stop(mut self) -> Promised {
         self.stop.store(true, Ordering::Release);
         let thread = self.thread.take().expect("a writer is stopped once");
         let outcome = thread.join().expect("the writer does not panic");
-        let Outcome { acknowledged, longest } = outcome.expect("every write and fsync succeeded");
-        std::fs::write("/proc/sys/vm/drop_caches", "1").expect("root may drop caches");
-        let file = File::open(&self.path).expect("the file is still there");
-        for (place, number) in acknowledged.iter().enumerate().filter(|(_, n)| **n > 0) {
-            let mut found = vec![0; RECORD];
-            file.read_exact_at(&mut found, (place * RECORD) as u64).expect("it reads back");
-            assert!(found == record(*number), "record {number} at place {place} is lost");
-        }
-        Verified { records: self.written(), longest }
+        let name = self.path.file_name().expect("a file has a name").to_owned();
+        Promised { name, outcome, records: self.written() }
     }
 }
 
-fn write_all(
-    file: &File,
-    places: u64,
-    stop: &AtomicBool,
-    written: &AtomicU64,
-) -> io::Result<Outcome> {
-    let mut acknowledged = vec![0; usize::try_from(places).map_err(io::Error::other)?];
-    let (mut longest, mut number) = (Duration::ZERO, 0);
+impl Promised {
+    /// What ended the writer, if it was not stopped.
+    pub fn failure(&self) -> Option<&io::Error> {
+        self.outcome.failed.as_ref().map(|(_, _, error)| error)
+    }
+
+    /// Drops the page cache, and reads every acknowledged record back from the directory, which
+    /// may be mounted anew. Where the failed record was to go it may be in the place of the one
+    /// that was acknowledged: nobody promised that it would not.
+    ///
+    /// # Panics
+    /// If a record does not read back as it was acknowledged.
+    #[track_caller]
+    pub fn verify_in(&self, dir: &Path) {
+        std::fs::write("/proc/sys/vm/drop_caches", "1").expect("root may drop caches");
+        let file = File::open(dir.join(&self.name)).expect("the file is still there");
+        let acknowledged = self.outcome.acknowledged.iter().enumerate();
+        for (place, number) in acknowledged.filter(|(_, number)| **number > 0) {
+            let mut found = vec![0; RECORD];
+            file.read_exact_at(&mut found, (place * RECORD) as u64).expect("it reads back");
+            let instead = self.outcome.failed.as_ref().filter(|(_, at, _)| *at == place as u64);
+            let is_there = found == record(*number)
+                || instead.is_some_and(|(failed, _, _)| found == record(*failed));
+            assert!(is_there, "record {number} at place {place} is lost");
+        }
+    }
+}
+
+fn write_all(file: &File, places: u64, stop: &AtomicBool, written: &AtomicU64) -> Outcome {
+    let mut acknowledged = vec![0; usize::try_from(places).expect("few places")];
+    let (mut longest, mut failed, mut number) = (Duration::ZERO, None, 0);
     while !stop.load(Ordering::Acquire) {
         number += 1;
         let place = scatter(number) % places;
         let start = Instant::now();
-        file.write_all_at(&record(number), place * RECORD as u64)?;
-        file.sync_data()?;
+        let write = file.write_all_at(&record(number), place * RECORD as u64);
+        if let Err(error) = write.and_then(|()| file.sync_data()) {
+            failed = Some((number, place, error));
+            break;
+        }
         longest = longest.max(start.elapsed());
-        acknowledged[usize::try_from(place).map_err(io::Error::other)?] = number;
+        acknowledged[usize::try_from(place).expect("few places")] = number;
         written.store(number, Ordering::Release);
         std::thread::sleep(PAUSE);
     }
-    Ok(Outcome { acknowledged, longest })
+    Outcome { acknowledged, longest, failed }
 }
 
 fn record(number: u64) -> Vec<u8> {

@@ -341,12 +341,12 @@ fn a_discard_in_flight_at_a_boundary_is_in_the_list_before_it() {
     for late in [false, true] {
         let SlowDiscard { scratch, store } = SlowDiscard::new();
         let (volume, scratch) = (scratch.volume.clone(), Arc::new(scratch));
-        let (begun, watched) = (Arc::new(Mutex::new(None)), Arc::clone(&scratch));
-        let begin = Arc::clone(&begun);
+        let (discard, watched) = (Arc::new(Mutex::new(None)), Arc::clone(&scratch));
+        let late_one = Arc::clone(&discard);
         let host = common::host(store.path());
         let slow = host.clone().observed_by(Arc::new(move |moment| {
             if late && matches!(moment, Moment::Step(Step::Checkpoint)) {
-                *begin.lock().unwrap() = Some(SlowDiscard::begin(&watched));
+                *late_one.lock().unwrap() = Some(SlowDiscard::begin(&watched));
             }
         }));
         let record = host.attach(&request(&volume, "flight", "64Ki")).unwrap().record;
@@ -354,11 +354,11 @@ fn a_discard_in_flight_at_a_boundary_is_in_the_list_before_it() {
         let first = host.boundary(&record).unwrap();
         let before = Content::of(&volume.path);
         if !late {
-            *begun.lock().unwrap() = Some(SlowDiscard::begin(&scratch));
+            *discard.lock().unwrap() = Some(SlowDiscard::begin(&scratch));
         }
         let second = slow.boundary(&record).unwrap();
         let copy = Content::of(&volume.path);
-        begun.lock().unwrap().take().expect("it was begun").join().expect("blkdiscard succeeds");
+        discard.lock().unwrap().take().expect("it was begun").join().expect("blkdiscard succeeds");
         assert!(second.drained_in > Duration::from_millis(100), "nothing was in flight");
         assert!(Content::of(&volume.path) == copy, "the copy was made too early");
 

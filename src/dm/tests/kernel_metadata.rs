@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::time::Duration;
 
-use common::{assert_none_suspended, assert_nothing_of_ours, listed, number, request};
+use common::{FailingDisk, assert_none_suspended, assert_nothing_of_ours, listed, number, request};
 use eratrack_dm::store::StoreConfig;
 use eratrack_dm::{
     Boundary, Detached, EraStatus, Host, HostConfig, HostError, Liveness, Recovered, Recovery,
@@ -15,40 +15,6 @@ use eratrack_model::record::Record;
 use eratrack_model::refusal::Refusal;
 use eratrack_model::units::Bytes;
 use kit::{Disk, Mount, Volume, VolumeGroup, Writer, run};
-
-/// A mounted ext4 for metadata whose disk can be made to fail, and the device that fails.
-struct FailingDisk {
-    mount: Mount,
-    name: String,
-    sectors: u64,
-    _disk: Disk,
-}
-
-impl FailingDisk {
-    fn new(mib: u64) -> Self {
-        let disk = Disk::new(mib);
-        let (name, sectors) = (kit::unique("failing"), mib * 2048);
-        let table = format!("0 {sectors} linear {} 0", disk.device().display());
-        kit::run_with("dmsetup", ["create", &name, "--table", &table]).unwrap();
-        let mount = Mount::over("ext4", format!("/dev/mapper/{name}").as_ref(), "");
-        Self { mount, name, sectors, _disk: disk }
-    }
-
-    /// From now on every read and write fails.
-    fn fail(&self) {
-        let table = format!("0 {} error", self.sectors);
-        kit::run_with("dmsetup", ["load", &self.name, "--table", &table]).unwrap();
-        run(&format!("dmsetup suspend --nolockfs {}", self.name));
-        run(&format!("dmsetup resume {}", self.name));
-    }
-}
-
-impl Drop for FailingDisk {
-    fn drop(&mut self) {
-        let _ = kit::run_with("umount", ["-l".as_ref(), self.mount.path().as_os_str()]);
-        let _ = kit::run_with("dmsetup", ["remove", "--retry", "-f", &self.name]);
-    }
-}
 
 /// The user's data comes first: era comes out although its metadata cannot be written, and what
 /// was written into the page cache meanwhile reaches the device.

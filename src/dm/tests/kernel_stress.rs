@@ -4,13 +4,12 @@ mod common;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use common::{assert_none_suspended, assert_nothing_of_ours, listed, request};
+use common::{assert_none_suspended, assert_nothing_of_ours, listed, request, stingy_host};
 use era_metadata::sizing;
 use eratrack_dm::linux::Kernel;
-use eratrack_dm::{Detached, DeviceMapper, EraStatus, Host, HostError, Lookup, Moment};
+use eratrack_dm::{Detached, DeviceMapper, EraStatus, Host, HostError, Lookup};
 use eratrack_model::names::Role;
 use eratrack_model::record::Record;
 use kit::{Disk, Volume, VolumeGroup, run, run_with};
@@ -153,16 +152,6 @@ fn the_computed_size_holds_the_worst_case_of_a_small_device() {
     worst_case(8, 12);
 }
 
-/// A host whose metadata files are cut to so many blocks before they are used.
-fn stingy_host(store: &Path, blocks: u64) -> Host {
-    let file = store.join("eratrack/stress/era-metadata");
-    common::host(store).observed_by(Arc::new(move |moment| {
-        if matches!(moment, Moment::Machine("put a loop device over it")) {
-            File::options().write(true).open(&file).unwrap().set_len(blocks * PAGE).unwrap();
-        }
-    }))
-}
-
 /// The kernel finds that out while it makes X-era: X was not touched, and all is undone.
 #[test]
 #[ignore = "kernel tier"]
@@ -171,7 +160,7 @@ fn metadata_that_is_full_at_once_is_undone() {
     let (volume, store) = (group.thick("data", 64), kit::metadata_dir(64));
     let original = volume.table();
     let request = request(&volume, "stress", "4Ki");
-    let error = stingy_host(store.path(), 24).attach(&request).unwrap_err();
+    let error = stingy_host(store.path(), "stress", 24).attach(&request).unwrap_err();
     assert!(matches!(error, HostError::Step(_)), "{error}");
     assert_eq!(volume.table(), original);
     assert_none_suspended();

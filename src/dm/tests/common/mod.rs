@@ -1,6 +1,8 @@
 //! What the kernel tests of this crate share.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod load;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,9 +10,9 @@ use std::time::Duration;
 
 use eratrack_dm::linux::Kernel;
 use eratrack_dm::store::StoreConfig;
-use eratrack_dm::{AttachRequest, Changes, DeviceMapper, Host, HostConfig};
+use eratrack_dm::{AttachRequest, Changes, DeviceMapper, Host, HostConfig, Moment};
 use eratrack_model::units::{DevNo, Granularity, Sectors};
-use kit::{Disk, Volume, VolumeGroup};
+use kit::{Disk, Mount, Volume, VolumeGroup};
 
 /// A host whose metadata files go into this directory of the guest.
 pub(crate) fn host(dir: &Path) -> Host {
@@ -82,10 +84,26 @@ pub(crate) fn assert_none_suspended() {
 
 /// Nothing of ours is on the machine: no device, no file.
 pub(crate) fn assert_nothing_of_ours(dir: &Path) {
-    let uuids = attributes("uuid");
-    assert!(!uuids.iter().any(|(_, uuid)| uuid.contains("ERATRACK")), "{uuids:?}");
+    assert_no_device_of_ours();
     let left = std::fs::read_dir(dir.join("eratrack")).map_or(0, Iterator::count);
     assert_eq!(left, 0, "files are left in the store");
+}
+
+pub(crate) fn assert_no_device_of_ours() {
+    let uuids = attributes("uuid");
+    assert!(!uuids.iter().any(|(_, uuid)| uuid.contains("ERATRACK")), "{uuids:?}");
+}
+
+/// A host whose metadata files, of the stack with that name, are cut to so many blocks of 4 KiB
+/// before they are used.
+pub(crate) fn stingy_host(store: &Path, stack: &str, blocks: u64) -> Host {
+    let file = store.join("eratrack").join(stack).join("era-metadata");
+    host(store).observed_by(Arc::new(move |moment| {
+        if matches!(moment, Moment::Machine("put a loop device over it")) {
+            let file = std::fs::File::options().write(true).open(&file).unwrap();
+            file.set_len(blocks * 4096).unwrap();
+        }
+    }))
 }
 
 /// The files behind the machine's loop devices.
@@ -148,5 +166,39 @@ impl Drop for Scratch {
         for name in [&self.volume.dm_name, &self.beneath] {
             let _ = kit::run_with("dmsetup", ["remove", "--retry", "-f", name]);
         }
+    }
+}
+
+/// A mounted ext4 for metadata whose disk can be made to fail, and the device that fails.
+pub(crate) struct FailingDisk {
+    pub(crate) mount: Mount,
+    name: String,
+    sectors: u64,
+    _disk: Disk,
+}
+
+impl FailingDisk {
+    pub(crate) fn new(mib: u64) -> Self {
+        let disk = Disk::new(mib);
+        let (name, sectors) = (kit::unique("failing"), mib * 2048);
+        let table = format!("0 {sectors} linear {} 0", disk.device().display());
+        kit::run_with("dmsetup", ["create", &name, "--table", &table]).unwrap();
+        let mount = Mount::over("ext4", format!("/dev/mapper/{name}").as_ref(), "");
+        Self { mount, name, sectors, _disk: disk }
+    }
+
+    /// From now on every read and write fails.
+    pub(crate) fn fail(&self) {
+        let table = format!("0 {} error", self.sectors);
+        kit::run_with("dmsetup", ["load", &self.name, "--table", &table]).unwrap();
+        kit::run(&format!("dmsetup suspend --nolockfs {}", self.name));
+        kit::run(&format!("dmsetup resume {}", self.name));
+    }
+}
+
+impl Drop for FailingDisk {
+    fn drop(&mut self) {
+        let _ = kit::run_with("umount", ["-l".as_ref(), self.mount.path().as_os_str()]);
+        let _ = kit::run_with("dmsetup", ["remove", "--retry", "-f", &self.name]);
     }
 }
