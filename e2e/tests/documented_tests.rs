@@ -50,11 +50,11 @@ fn exists(name: &str, sources: &[(String, String)]) -> bool {
     }
 }
 
-/// What a test's file is called: `mod.rs` by its directory.
+/// What a test's file is called: `mod.rs` and `tests.rs` by their directory.
 fn stem(path: &Path) -> String {
     let stem = path.file_stem().unwrap_or_default();
     let parent = path.parent().and_then(Path::file_name).unwrap_or_default();
-    let name = if stem == "mod" { parent } else { stem };
+    let name = if stem == "mod" || stem == "tests" { parent } else { stem };
     name.to_string_lossy().into_owned()
 }
 

@@ -165,7 +165,7 @@ fn available_kib(meminfo: &str) -> u64 {
 }
 
 fn until_answers(guest: &mut Guest, shell: &Shell) -> Outcome {
-    let answered = crate::wait::until_ok("the node's shell", Duration::from_secs(60), || {
+    let answered = crate::wait::until_ok("the node's shell", Duration::from_secs(180), || {
         match guest.has_ended() {
             // Nothing to wait for: told by the error below.
             Ok(true) => Ok(false),
