@@ -127,8 +127,8 @@ reasons! {
         "The file system writes to the device in a way that device mapper does not see, such as DAX.",
         "Mount it without the dax option.";
     TableUnsupported: VOLUME,
-        "The device's table holds a target that cannot be cloned beneath era: cache, raid, multipath, a thin pool, or crypt whose key cannot be read.",
-        "For a cached, mirrored or RAID logical volume there is no remedy yet; the message names the target.";
+        "The device's table is not of linear, striped or thin targets alone: crypt, cache, raid, mirror and multipath, among others, cannot be moved beneath era.",
+        "The message names the target, and what can be tracked instead, if anything.";
     VolumeHasSnapshots: VOLUME,
         "The logical volume has LVM snapshots, which LVM could no longer remove with era in place.",
         "Remove the volume's LVM snapshots; then it is attached.";
