@@ -57,7 +57,10 @@ const ROLES: [Role; 4] = [
             ("get", &["changedblockslices"]),
             ("delete", &["changedblockslices"]),
             ("create", &["changedblockslices", "pods", "eratrackings"]),
-            ("patch", &["persistentvolumes", "persistentvolumeclaims", "eratrackings"]),
+            (
+                "patch",
+                &["persistentvolumes", "persistentvolumeclaims", "eratrackings", "erasnapshots"],
+            ),
             ("deletecollection", &["eravolumes"]),
         ],
     },

@@ -9,6 +9,7 @@ mod lvm_lock;
 mod main_job;
 mod manifests;
 mod refusals;
+mod rights;
 mod schema;
 mod schema_cases;
 mod stage;
