@@ -10,6 +10,8 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::api_error::{ApiError, ApiErrorKind};
@@ -83,7 +85,7 @@ pub(crate) struct Candidate {
     me: String,
 }
 
-/// The Lease, held. Whoever has it must keep polling [`Held::keep`], and end when that returns.
+/// The Lease, held for a few seconds. Whoever works under it has it renewed by [`Held::keep_apart`].
 pub(crate) struct Held {
     candidate: Candidate,
     lease: Lease,
@@ -192,9 +194,48 @@ async fn timed<T>(
     }
 }
 
+/// A Lease that a task of its own renews, which does not wait behind all that the holder is at.
+pub(crate) struct Keeper {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<Held, Failure>>,
+}
+
+impl Keeper {
+    /// Returns why the Lease is ours no longer. Whoever has it ends then.
+    pub(crate) async fn lost(&mut self) -> Failure {
+        match (&mut self.task).await {
+            Ok(Err(failure)) => failure,
+            Ok(Ok(held)) => {
+                let lease = held.candidate.place.clone();
+                Failure::LeaseLost { lease, reason: "it is renewed no longer".to_owned() }
+            }
+            Err(error) => Failure::other(error),
+        }
+    }
+
+    /// Stops renewing: the Lease, unless it was lost.
+    pub(crate) async fn stop(self) -> Option<Held> {
+        // A task that has ended has nobody to hear it.
+        let _ = self.stop.send(());
+        if self.task.is_finished() { None } else { self.task.await.ok()?.ok() }
+    }
+}
+
 impl Held {
+    /// Has a task of its own renew the Lease.
+    pub(crate) fn keep_apart(mut self) -> Keeper {
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                lost = self.keep() => Err(lost),
+                _ = stopped => Ok(self),
+            }
+        });
+        Keeper { stop, task }
+    }
+
     /// Renews for as long as it is polled; returns why the Lease is ours no longer.
-    pub(crate) async fn keep(&mut self) -> Failure {
+    async fn keep(&mut self) -> Failure {
         loop {
             tokio::time::sleep(PERIOD).await;
             let Err(error) = self.renew(DURATION).await else { continue };
@@ -369,6 +410,30 @@ mod tests {
         held.candidate = candidate(&api);
         let failure = held.keep().await.to_string();
         assert!(failure.contains("uninstall_x holds it"), "{failure}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scenario_the_lease_is_renewed_while_its_holder_is_busy_and_can_be_given_up() {
+        let api = FakeApi::new().answer("GET leases/l", 200, stored(""));
+        let keeper = candidate(&api).acquire().await.keep_apart();
+        let renewals = || api.order().iter().filter(|it| *it == "PUT leases/l").count();
+        let before = renewals();
+        tokio::time::sleep(3 * PERIOD + PERIOD / 2).await;
+        assert_eq!(renewals() - before, 3);
+        keeper.stop().await.expect("ours").release().await;
+        let last = api.asked().pop().expect("a request");
+        assert_eq!(last.body["spec"]["holderIdentity"], "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scenario_a_keeper_that_lost_the_lease_has_none_to_give_up() {
+        let api = FakeApi::new().answer("GET leases/l", 200, stored(""));
+        let mut held = candidate(&api).acquire().await;
+        held.candidate =
+            candidate(&FakeApi::new().refuse("leases/l", 503, "ServiceUnavailable", "l"));
+        let mut keeper = held.keep_apart();
+        assert!(matches!(keeper.lost().await, Failure::LeaseLost { .. }));
+        assert!(keeper.stop().await.is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -122,19 +122,21 @@ async fn lead(
     readiness.set(true);
     let candidate =
         Candidate::new(&context.client, &args.namespace, &args.lease_name, identity("controller"));
-    let mut held = tokio::select! {
-        held = candidate.acquire() => held,
+    let mut keeper = tokio::select! {
+        held = candidate.acquire() => held.keep_apart(),
         ended = &mut end => return ended.map_err(Failure::other),
     };
     context.metrics.leading.set(1);
     readiness.set(false);
     let (queues, work) = queues();
     tokio::select! {
-        lost = held.keep() => return Err(lost),
+        lost = keeper.lost() => return Err(lost),
         ended = work_on(args, context, writers, &queues, work, readiness) => ended?,
         ended = &mut end => ended.map_err(Failure::other)?,
     }
-    held.release().await;
+    if let Some(held) = keeper.stop().await {
+        held.release().await;
+    }
     Ok(())
 }
 

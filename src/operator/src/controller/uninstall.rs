@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::api_error::{ApiError, ApiErrorKind};
 use super::context::Context;
-use super::lease::{Candidate, Held, identity};
+use super::lease::{Candidate, Keeper, identity};
 use super::volume::{self, Patience, Release, is_held};
 use super::world::{Work, World, queues};
 use crate::cli::UninstallArgs;
@@ -43,13 +43,13 @@ pub(crate) async fn uninstall(args: UninstallArgs) -> Result<(), Failure> {
     }
     let candidate =
         Candidate::new(&client, &args.namespace, &args.lease_name, identity("uninstall"));
-    let mut held = candidate.seize().await.map_err(Failure::other)?;
-    let result = take_out(&client, &args, end, &mut held).await;
-    match &result {
-        Ok(()) => held.leave_for(AFTERWARDS).await.map_err(Failure::other)?,
+    let mut keeper = candidate.seize().await.map_err(Failure::other)?.keep_apart();
+    let result = take_out(&client, &args, end, &mut keeper).await;
+    match (&result, keeper.stop().await) {
+        (Ok(()), Some(held)) => held.leave_for(AFTERWARDS).await.map_err(Failure::other)?,
         // The installation stays, and so its controller must be able to go on.
-        Err(Failure::Incomplete(_) | Failure::Other(_)) => held.release().await,
-        Err(Failure::LeaseLost { .. }) => {}
+        (Err(_), Some(held)) => held.release().await,
+        (_, None) => {}
     }
     result
 }
@@ -79,7 +79,7 @@ async fn take_out(
     client: &Client,
     args: &UninstallArgs,
     end: Instant,
-    held: &mut Held,
+    keeper: &mut Keeper,
 ) -> Result<(), Failure> {
     let (world, writers) = World::new();
     let world = Arc::new(world);
@@ -89,7 +89,7 @@ async fn take_out(
     let context = Arc::new(Context { patience: Patience::Unbounded, ..context });
     tokio::select! {
         () = pumps => Err(Failure::Incomplete("the watches ended".to_owned())),
-        lost = held.keep() => Err(lost),
+        lost = keeper.lost() => Err(lost),
         result = tokio::time::timeout_at(end, all_gone(&context, args, work)) => match result {
             Ok(result) => result,
             Err(_) => Err(Failure::Incomplete(left(&context, &args.namespace, args.timeout))),

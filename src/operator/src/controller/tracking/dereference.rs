@@ -29,7 +29,7 @@ pub(crate) struct Inputs {
     pub(crate) volumes: BTreeMap<String, Arc<EraVolume>>,
     /// The EraSnapshots of its namespace.
     pub(crate) snapshots: Vec<Arc<EraSnapshot>>,
-    /// How much of the API server's store the lists of the namespace and of the whole cluster take.
+    /// How much of the API server's store the lists of the namespace and of the whole cluster take; only a schedule asks.
     pub(crate) shared: Shared,
 }
 
@@ -61,7 +61,10 @@ pub(crate) fn dereference(world: &World, tracking: Arc<EraTracking>) -> Inputs {
             .map(|volume| (volume.name_any(), volume))
             .collect(),
         snapshots: world.snapshots.state_filter(|it| here(&it.metadata.namespace)),
-        shared: world.shared(namespace.as_deref()),
+        shared: match tracking.spec.snapshots {
+            Some(_) => world.shared(namespace.as_deref()),
+            None => Shared::default(),
+        },
         tracking,
     }
 }
