@@ -60,3 +60,47 @@ impl Pacer {
         *next = Some(Instant::now() + Duration::from_secs(1) / SNAPSHOTS_PER_SECOND);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_a_second_pass_whoever_asks() {
+        let pacer = Arc::new(Pacer::default());
+        let begin = Instant::now();
+        let asking: Vec<_> = (0..5)
+            .map(|_| {
+                let pacer = pacer.clone();
+                tokio::spawn(async move {
+                    for _ in 0..SNAPSHOTS_PER_SECOND {
+                        pacer.turn().await;
+                    }
+                })
+            })
+            .collect();
+        for one in asking {
+            one.await.expect("it ended");
+        }
+        let gaps = 5 * SNAPSHOTS_PER_SECOND - 1;
+        let least = Duration::from_secs(1) * gaps / SNAPSHOTS_PER_SECOND;
+        let passed = begin.elapsed();
+        // The clock counts in milliseconds, and each turn may be late by one.
+        assert!(
+            passed >= least && passed <= least + Duration::from_millis(gaps.into()),
+            "{passed:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_rest_nothing_is_made_up_for() {
+        let pacer = Pacer::default();
+        pacer.turn().await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let begin = Instant::now();
+        pacer.turn().await;
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+        pacer.turn().await;
+        assert!(begin.elapsed() >= Duration::from_secs(1) / SNAPSHOTS_PER_SECOND);
+    }
+}
