@@ -71,13 +71,13 @@ fn granted(manifest: &str) -> Rights {
     rights
 }
 
-fn of_rule(role: &str, rule: &str) -> Rights {
-    let list = |text: &str| -> Vec<String> {
-        let inside = text.trim().trim_start_matches('[').trim_end_matches(']');
+fn of_rule(role: &str, text: &str) -> Rights {
+    let list = |words: &str| -> Vec<String> {
+        let inside = words.trim().trim_start_matches('[').trim_end_matches(']');
         inside.split(", ").map(|word| word.trim_matches('"').to_owned()).collect()
     };
-    let field = |name: &str| rule.lines().find_map(|line| line.strip_prefix(name)).map(list);
-    let groups = list(rule.lines().next().unwrap_or_default());
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(list);
+    let groups = list(text.lines().next().unwrap_or_default());
     let (resources, verbs) = (field("  resources: "), field("  verbs: "));
     let name =
         field("  resourceNames: ").map(|it| format!(" {}", it.join(","))).unwrap_or_default();

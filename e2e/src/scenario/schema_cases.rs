@@ -481,6 +481,7 @@ pub(super) fn transitions() -> Vec<Transition> {
     cases.extend(volume_transitions());
     cases.extend(boundary_transitions());
     cases.extend(ready_transitions());
+    cases.extend(settled_transitions());
     cases.extend(slice_transitions());
     for (index, case) in cases.iter_mut().enumerate() {
         rename(&mut case.object, &format!("case-{index}"));
@@ -656,8 +657,6 @@ fn ready_transitions() -> Vec<Transition> {
         status(json!({ "conditions": conditions }))
     };
     let incomplete = "status: Invalid value: Ready needs era, chainID, type and slices, and sinceEra when Incremental";
-    let settled =
-        "status: Invalid value: slices, sinceEra and base of a complete snapshot never change";
     let both = "status: Invalid value: a snapshot cannot be both Ready and Failed";
     vec![
         case("complete", vec![], ready(json!({})), Accepted),
@@ -712,39 +711,40 @@ fn ready_transitions() -> Vec<Transition> {
             ),
             Refused(both),
         ),
-        case(
-            "complete, and said once more",
-            vec![ready(json!({}))],
-            ready(json!({ "changed": "0" })),
-            Accepted,
-        ),
+    ]
+}
+
+/// What is complete stays as it is.
+fn settled_transitions() -> Vec<Transition> {
+    let case = |name, write, expectation| Transition {
+        name,
+        object: snapshot(json!({})),
+        before: vec![ready(json!({}))],
+        write,
+        expectation,
+    };
+    let settled =
+        "status: Invalid value: slices, sinceEra and base of a complete snapshot never change";
+    vec![
+        case("complete, and said once more", ready(json!({ "changed": "0" })), Accepted),
         case(
             "complete, and then other slices",
-            vec![ready(json!({}))],
             status(json!({ "slices": { "count": 1 } })),
             Refused(settled),
         ),
-        case(
-            "complete, and then no slices",
-            vec![ready(json!({}))],
-            status(json!({ "slices": null })),
-            Refused(settled),
-        ),
+        case("complete, and then no slices", status(json!({ "slices": null })), Refused(settled)),
         case(
             "complete, and then since earlier",
-            vec![ready(json!({}))],
             status(json!({ "sinceEra": 5 })),
             Refused(settled),
         ),
         case(
             "complete, and then another base",
-            vec![ready(json!({}))],
             status(json!({ "base": { "name": "other", "uid": OTHER_UID } })),
             Refused(settled),
         ),
         case(
             "its slices are lost",
-            vec![ready(json!({}))],
             status(json!({ "conditions": [condition("Ready", "False", "SlicesLost")] })),
             Accepted,
         ),
