@@ -176,8 +176,9 @@ impl<S: Surroundings> Executor<'_, S> {
             Step::Activate { role } => self.dm.swap(self.own(*role)?)?,
             Step::LimitDiscards { bytes } => self.limit_discards(*bytes)?,
             Step::SwapIn { x, expect, table, keep_read_ahead } => {
-                self.verify(*x, &self.resolve(expect)?)?;
-                self.swap_in(*x, &self.resolve(table)?, *keep_read_ahead)?;
+                let expect = self.resolve(expect)?;
+                self.verify(*x, &expect)?;
+                self.swap_in(*x, &expect, &self.resolve(table)?, *keep_read_ahead)?;
             }
             Step::ClearSlot { x, table } => self.clear_slot(*x, &self.resolve(table)?)?,
             Step::Remove { role } => self.dm.remove(self.own(*role)?)?,
@@ -191,7 +192,7 @@ impl<S: Surroundings> Executor<'_, S> {
                 let table = self.resolve(table)?;
                 self.verify(*x, &table)?;
                 let start = Instant::now();
-                self.swap_in(*x, &table, *keep_read_ahead)?;
+                self.swap_in(*x, &table, &table, *keep_read_ahead)?;
                 run.outcome.drained = Some((SystemTime::now(), start.elapsed()));
             }
         }
@@ -229,29 +230,53 @@ impl<S: Surroundings> Executor<'_, S> {
             let loaded = self.dm.table(x, Slot::Inactive)?;
             return Err(changed(format!("a table loaded: {}", text(loaded.as_ref()))));
         }
-        let live = self.dm.table(x, Slot::Live)?;
-        if live.as_ref() == Some(expected) { Ok(()) } else { Err(changed(text(live.as_ref()))) }
+        self.holds(x, Slot::Live, expected)
     }
 
     fn clear_slot(&self, x: DevNo, expected: &Table) -> Result<(), StepErrorKind> {
-        let loaded = self.dm.table(x, Slot::Inactive)?;
-        if loaded.as_ref().is_some_and(|loaded| loaded != expected) {
-            let expected = format!("the loaded table {}", one_line(expected));
-            return Err(StepErrorKind::Changed { x, found: text(loaded.as_ref()), expected });
+        if self.dm.table(x, Slot::Inactive)?.is_some() {
+            self.holds(x, Slot::Inactive, expected)?;
         }
         Ok(self.dm.clear(x)?)
     }
 
-    /// Load and swap; whatever fails, X's slot is empty afterwards.
-    fn swap_in(&self, x: DevNo, table: &Table, keep_read_ahead: bool) -> Result<(), StepErrorKind> {
+    fn holds(&self, x: DevNo, slot: Slot, expected: &Table) -> Result<(), StepErrorKind> {
+        let found = self.dm.table(x, slot)?;
+        if found.as_ref() == Some(expected) {
+            return Ok(());
+        }
+        let which = match slot {
+            Slot::Live => "live",
+            Slot::Inactive => "loaded",
+        };
+        let expected = format!("the {which} table {}", one_line(expected));
+        Err(StepErrorKind::Changed { x, found: text(found.as_ref()), expected })
+    }
+
+    fn load_and_swap(&self, x: DevNo, expect: &Table, table: &Table) -> Result<(), StepErrorKind> {
+        self.dm.load(x, table, Access::ReadWrite)?;
+        // Whoever shares no lock with us may have come in between.
+        self.holds(x, Slot::Inactive, table)?;
+        self.holds(x, Slot::Live, expect)?;
+        Ok(self.dm.swap(x)?)
+    }
+
+    /// Load and swap; whatever fails, no table of ours is in X's slot afterwards.
+    fn swap_in(
+        &self,
+        x: DevNo,
+        expect: &Table,
+        table: &Table,
+        keep_read_ahead: bool,
+    ) -> Result<(), StepErrorKind> {
         let read_ahead =
             if keep_read_ahead { Some(self.surroundings.read_ahead(x)?) } else { None };
         self.surroundings.swapping(Some(Swapping { x, read_ahead }));
-        let swapped = self.dm.load(x, table, Access::ReadWrite).and_then(|()| self.dm.swap(x));
+        let swapped = self.load_and_swap(x, expect, table);
         if swapped.is_err() {
             // Why the swap failed is what counts.
-            if let Err(error) = self.dm.clear(x) {
-                tracing::warn!(%x, %error, "the slot may have a table of ours");
+            if let Err(error) = self.clear_slot(x, table) {
+                tracing::warn!(%x, %error, "the slot is left as it is");
             }
         }
         let kept = match (&swapped, read_ahead) {

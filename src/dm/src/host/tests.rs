@@ -511,3 +511,19 @@ fn a_table_that_somebody_loaded_instead_of_ours_is_not_cleared() {
         assert_eq!(rig.kernel().table(x, Slot::Inactive).unwrap(), Some(theirs.clone()));
     }
 }
+
+/// Whoever shares no lock with us may come between our load and our swap.
+#[test]
+fn a_table_that_somebody_loads_over_ours_is_not_made_live_by_us() {
+    let theirs: Table = format!("0 {LENGTH} linear {DISK} 4096").parse().unwrap();
+    for live in [false, true] {
+        let rig = Rig::new();
+        let (x, before, table) = (rig.record.x, rig.live(), theirs.clone());
+        rig.once_after("load", 0, move |kernel| kernel.somebody_loads(x, &table, live));
+        let busy = rig.host.detach(&rig.record.stack).unwrap_err();
+        assert_eq!(busy.reason(), "DeviceBusy", "{busy}");
+        let (in_use, waiting) = if live { (&theirs, None) } else { (&before, Some(&theirs)) };
+        assert_eq!(rig.live(), *in_use);
+        assert_eq!(rig.kernel().table(x, Slot::Inactive).unwrap().as_ref(), waiting);
+    }
+}

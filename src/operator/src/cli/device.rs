@@ -24,7 +24,7 @@ pub(crate) enum DeviceCommand {
     ///
     /// What the kernel marked is listed, no more. It marks only the first block of a discard: if the device took discards
     /// since then, take the blocks after each range as changed too, as many as the longest discard can cover
-    /// (discard_max_bytes of the era device, divided by the block and rounded up). The lists of the node agent have them.
+    /// (`discard_max_bytes` of the era device, divided by the block and rounded up). The lists of the node agent have them.
     Changed(ChangedArgs),
     /// Tell how much room dm-era's metadata needs at worst
     Size(SizeArgs),
