@@ -23,7 +23,8 @@ pub trait DeviceMapper: Send + Sync {
     fn load(&self, dev: DevNo, table: &Table, access: Access) -> Result<(), DmError>;
 
     /// Makes the inactive table the live one, in one call that drains what is in flight and
-    /// never freezes a filesystem (skip-lockfs). With an empty inactive slot it resumes.
+    /// never freezes a filesystem (skip-lockfs). With an empty inactive slot it resumes. What does
+    /// not end before a deadline ends the call with [`DmErrorKind::Deadline`]: the old table stays.
     fn swap(&self, dev: DevNo) -> Result<(), DmError>;
 
     /// Empties the inactive slot; an empty slot stays empty.
@@ -170,6 +171,8 @@ pub enum DmErrorKind {
     MissingDependency,
     /// A status or message would block on this suspended device.
     Suspended,
+    /// What is in flight on the device did not end before the deadline; nothing was changed.
+    Deadline,
     /// EPERM or EACCES: not root, or no access to the control node.
     Denied,
     /// What the kernel returned does not parse.
@@ -186,6 +189,7 @@ impl fmt::Display for DmErrorKind {
             Self::Invalid => f.write_str("refused as invalid; the kernel log says why"),
             Self::MissingDependency => f.write_str("a device in the table does not exist"),
             Self::Suspended => f.write_str("the device is suspended"),
+            Self::Deadline => f.write_str("what is in flight did not end before the deadline"),
             Self::Denied => f.write_str("permission denied; root is needed"),
             Self::Unreadable => f.write_str("the kernel's answer cannot be read"),
             Self::Errno(errno) => write!(f, "errno {errno}"),

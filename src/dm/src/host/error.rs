@@ -102,6 +102,11 @@ fn is_in_use(error: &StepError) -> bool {
     busy && matches!(*error.step, Step::Remove { .. })
 }
 
+/// What is in flight on X did not end: X has the table that it had.
+fn is_too_slow(error: &StepError) -> bool {
+    matches!(&*error.source, StepErrorKind::DeviceMapper(e) if e.kind == DmErrorKind::Deadline)
+}
+
 impl HostError {
     /// The reason for a condition, from the documented list of the API.
     pub fn reason(&self) -> &'static str {
@@ -110,6 +115,10 @@ impl HostError {
             Self::Store(store) => store.reason(),
             Self::Sizing(_) => "LimitExceeded",
             Self::Step(step) if is_in_use(step) => "DeviceBusy",
+            Self::Step(step) if is_too_slow(step) => match *step.step {
+                Step::Drain { .. } => "BoundaryTimeout",
+                _ => "DeviceBusy",
+            },
             Self::Step(step) => match *step.source {
                 StepErrorKind::Lock(_) | StepErrorKind::Changed { .. } => "DeviceBusy",
                 StepErrorKind::EraFailed { .. } => "MetadataError",
@@ -140,6 +149,7 @@ impl HostError {
             Self::Lock(StackLockError::Deadline { .. }) => true,
             Self::Step(step) => {
                 is_in_use(step)
+                    || is_too_slow(step)
                     || matches!(
                         *step.source,
                         StepErrorKind::Lock(_) | StepErrorKind::Changed { .. }

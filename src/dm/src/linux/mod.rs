@@ -1,5 +1,6 @@
 //! The real kernel: ioctls, loop devices, device nodes.
 
+mod deadline;
 mod loops;
 mod nodes;
 mod raw;
@@ -8,6 +9,8 @@ mod secrets;
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use devicemapper::{DM, DevId, Device, DmFlags, DmOptions, DmUdevFlags};
 use eratrack_model::names::{DmName, DmUuid};
@@ -31,12 +34,17 @@ const CONTROL_PATH: &str = "/dev/mapper/control";
 const INTERRUPTED_TRIES: u32 = 16;
 /// How often, and how long between, a removal is tried while somebody just looks at the device.
 const REMOVE_TRIES: u32 = 25;
-const REMOVE_PAUSE: std::time::Duration = std::time::Duration::from_millis(40);
+const REMOVE_PAUSE: Duration = Duration::from_millis(40);
+
+/// How long a swap may wait for what is in flight. Meanwhile the device takes no new I/O and LVM
+/// none of its commands, among them those that would make room in a full thin pool.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The kernel's device mapper.
 pub struct Kernel {
     control: File,
     library: DM,
+    drain_deadline: Duration,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -53,7 +61,13 @@ impl Kernel {
         nodes::ensure_control(Path::new(CONTROL_PATH), CONTROL).map_err(denied)?;
         let control = File::open(CONTROL_PATH).map_err(denied)?;
         let library = DM::new().map_err(|e| from_library("open", CONTROL_PATH, e))?;
-        Ok(Self { control, library })
+        Ok(Self { control, library, drain_deadline: DRAIN_DEADLINE })
+    }
+
+    /// The same with another deadline for what a swap waits for.
+    #[must_use]
+    pub fn with_drain_deadline(self, drain_deadline: Duration) -> Self {
+        Self { drain_deadline, ..self }
     }
 
     fn header(
@@ -63,7 +77,7 @@ impl Kernel {
         of: &Lookup,
         flags: DmFlags,
     ) -> Result<Header, DmError> {
-        self.header_udev(verb, call, of, flags, DmUdevFlags::empty())
+        self.header_udev(verb, call, of, flags, DmUdevFlags::empty(), &AtomicBool::new(false))
     }
 
     fn header_udev(
@@ -73,6 +87,7 @@ impl Kernel {
         of: &Lookup,
         flags: DmFlags,
         udev: DmUdevFlags,
+        over: &AtomicBool,
     ) -> Result<Header, DmError> {
         let header = match of {
             Lookup::Number(number) => Header::of_number(*number),
@@ -83,7 +98,9 @@ impl Kernel {
         let mut tries = 0;
         loop {
             match raw::call(&self.control, call, header) {
-                Err(Errno::INTR) if tries < INTERRUPTED_TRIES => tries += 1,
+                Err(Errno::INTR) if tries < INTERRUPTED_TRIES && !over.load(Ordering::Relaxed) => {
+                    tries += 1;
+                }
                 result => return result.map_err(|e| from_errno(verb, of, e)),
             }
         }
@@ -179,15 +196,21 @@ impl DeviceMapper for Kernel {
     fn swap(&self, dev: DevNo) -> Result<(), DmError> {
         let of = Lookup::from(dev);
         let udev = self.udev_flags(dev)?;
-        let result = self.header_udev("swap", Call::Resume, &of, DmFlags::DM_SKIP_LOCKFS, udev);
+        let resume = |verb, over: &AtomicBool| {
+            let flags = DmFlags::DM_SKIP_LOCKFS;
+            self.header_udev(verb, Call::Resume, &of, flags, udev, over)
+        };
+        let (result, over) = deadline::within(self.drain_deadline, |over| resume("swap", over));
         let Err(failed) = result else { return Ok(()) };
         // A table that the kernel refuses after the drain leaves the device suspended with its
         // old table (`do_resume`, drivers/md/dm-ioctl.c): resume that at once.
         let left = self.info(&of)?;
         if left.suspended && left.live && !left.inactive {
-            self.header_udev("resume", Call::Resume, &of, DmFlags::DM_SKIP_LOCKFS, udev)?;
+            resume("resume", &AtomicBool::new(false))?;
         }
-        Err(failed)
+        // Kernels that do not tell that the wait was interrupted say that the table cannot be
+        // swapped (EINVAL).
+        Err(if over { DmError { kind: DmErrorKind::Deadline, ..failed } } else { failed })
     }
 
     fn clear(&self, dev: DevNo) -> Result<(), DmError> {
@@ -196,10 +219,17 @@ impl DeviceMapper for Kernel {
 
     fn remove(&self, dev: DevNo) -> Result<(), DmError> {
         let udev = self.udev_flags(dev)?;
+        let never = AtomicBool::new(false);
         let mut tries = 0;
         loop {
-            let result =
-                self.header_udev("remove", Call::Remove, &dev.into(), DmFlags::empty(), udev);
+            let result = self.header_udev(
+                "remove",
+                Call::Remove,
+                &dev.into(),
+                DmFlags::empty(),
+                udev,
+                &never,
+            );
             match result {
                 // A prober of the machine's may have it open for a moment; there is nothing
                 // to wait on that says when it closes.
