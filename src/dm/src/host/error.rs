@@ -165,7 +165,7 @@ impl StoreError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::VolumeLimit { .. } | Self::NodeLimit { .. } => "LimitExceeded",
-            Self::NoSpace { .. } => "MetadataNoSpace",
+            Self::NoSpace { .. } | Self::CopyOnWrite { .. } => "MetadataNoSpace",
             Self::Record { .. } => "RecordMismatch",
             Self::Io { .. } => "OperationFailed",
         }

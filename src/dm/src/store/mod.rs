@@ -4,6 +4,7 @@
 //! first block is zero, so that dm-era formats it.
 
 mod durable;
+mod in_place;
 mod room;
 
 use std::fs::{self, File, OpenOptions};
@@ -62,6 +63,15 @@ pub enum StoreError {
         /// What must stay free.
         keep: Bytes,
         /// The store's directory.
+        dir: PathBuf,
+    },
+    /// What is overwritten is allocated anew, so that even a file of full length may find no room.
+    #[error(
+        "the file system of {} copies on write, and does not stop doing so for a file (FS_NOCOW_FL): the metadata would not be sure of its room; use a directory on ext4 or XFS",
+        dir.display()
+    )]
+    CopyOnWrite {
+        /// The stack's directory.
         dir: PathBuf,
     },
     /// The record beside the metadata does not read back.
@@ -133,6 +143,9 @@ impl FileStore {
             .mode(0o600)
             .open(&path)
             .map_err(io_error("make", &path))?;
+        if !in_place::ensure(&file).map_err(io_error("look at the file system of", &path))? {
+            return Err(StoreError::CopyOnWrite { dir });
+        }
         allocate(&file, size).map_err(io_error("allocate", &path))?;
         durable::sync_dir(&dir)?;
         Ok(path)
