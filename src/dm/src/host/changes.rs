@@ -66,15 +66,9 @@ impl Host {
         let held = self.held(record)?;
         self.about_to("read the metadata snapshot");
         let marked = self.read(record, held.root, since)?;
-        // Its blocks are given back once it is dropped. Whoever takes another begins an era.
+        // Its blocks are given back once it is dropped.
         let now = self.held(record)?;
-        if (now.root, now.era) == (held.root, held.era) {
-            return Ok((held, marked));
-        }
-        Err(HostError::Unexpected {
-            stack: record.stack.clone(),
-            what: "somebody else took another metadata snapshot while it was read".to_owned(),
-        })
+        if now.root == held.root { Ok((held, marked)) } else { Err(taken_again(record)) }
     }
 
     fn held(&self, record: &Record) -> Result<Held, HostError> {
@@ -128,16 +122,26 @@ impl Host {
     }
 }
 
+fn taken_again(record: &Record) -> HostError {
+    HostError::Unexpected {
+        stack: record.stack.clone(),
+        what: "somebody else took another metadata snapshot while it was read".to_owned(),
+    }
+}
+
 fn read_held(
     record: &Record,
-    device: impl BlockSource,
+    device: impl BlockSource + Copy,
     root: u64,
     since: Era,
 ) -> Result<BlockSet, HostError> {
     let unreadable = |source| HostError::Metadata { stack: record.stack.clone(), source };
     let metadata = Metadata::open(device, View::HeldAt(root)).map_err(unreadable)?;
     verify_geometry(record, metadata.granularity_sectors(), metadata.nr_blocks())?;
-    metadata.changed_since(since).map_err(unreadable)
+    let changed = metadata.changed_since(since).map_err(unreadable)?;
+    // Another one may lie at the same block; whoever takes it begins an era.
+    let now = Metadata::open(device, View::HeldAt(root)).map_err(unreadable)?;
+    if now.current_era() == metadata.current_era() { Ok(changed) } else { Err(taken_again(record)) }
 }
 
 fn verify_geometry(record: &Record, granularity: u32, blocks: u32) -> Result<(), HostError> {
