@@ -77,6 +77,8 @@ enum Ask {
     Create(Value),
     /// A merge patch of the named object.
     Patch(&'static str, Value),
+    /// A server-side apply, as the controller does it: it may not even read what it writes.
+    Apply(Value),
     /// A server-side apply to the status of the named object, as ours do it.
     ApplyStatus(&'static str, Value),
     Delete(&'static str),
@@ -231,7 +233,8 @@ fn our_own() -> Vec<Case> {
     let who = Who::Controller;
     vec![
         granted(who, Ask::Create(volume("new", None))),
-        granted(who, Ask::Patch("eravolume/new", json!({ "spec": { "nodeName": "two" } }))),
+        granted(who, Ask::Apply(volume("new", Some("two")))),
+        granted(who, Ask::Apply(volume("newer", Some("two")))),
         granted(who, Ask::ApplyStatus("EraVolume/new", era(1))),
         granted(who, Ask::ApplyStatus("EraTracking/all", json!({ "matched": 1 }))),
         granted(who, Ask::ApplyStatus("EraSnapshot/unassigned", json!({ "nodeName": "one" }))),
@@ -250,6 +253,11 @@ fn check(admin: &Kubectl, case: &Case) -> Outcome<Option<String>> {
         Ask::Create(object) => kubectl.kubectl(&["create", "-f", "-"], Some(&object.to_string())),
         Ask::Patch(object, patch) => {
             kubectl.kubectl(&["patch", object, "--type=merge", "--patch", &patch.to_string()], None)
+        }
+        Ask::Apply(object) => {
+            let arguments =
+                ["apply", "--server-side", "--force-conflicts", "--field-manager=test", "-f", "-"];
+            kubectl.kubectl(&arguments, Some(&object.to_string()))
         }
         Ask::ApplyStatus(name, status) => apply_status(&kubectl, name, status),
         Ask::Delete(object) => kubectl.kubectl(&["delete", object, "--wait=false"], None),
