@@ -14,6 +14,7 @@ mod error;
 mod measure;
 mod observe;
 mod recover;
+mod refit;
 mod surroundings;
 mod types;
 

@@ -10,6 +10,7 @@ use eratrack_model::discards::DiscardPolicy;
 use eratrack_model::names::{DmName, DmUuid, Role, StackId};
 use eratrack_model::plan::{era_table, live_table};
 use eratrack_model::record::{ChainId, Phase, Record};
+use eratrack_model::refusal::Refusal;
 use eratrack_model::table::Table;
 use eratrack_model::units::{Bytes, DevNo, Granularity, Sectors};
 
@@ -254,6 +255,16 @@ fn a_stack_in_place_is_adopted_and_comes_out() {
     assert_eq!((boundary.metadata_used, boundary.metadata_total), (20, 4096));
     assert_eq!(rig.host.detach(&rig.record.stack).unwrap(), Detached::Restored);
     rig.assert_restored();
+}
+
+/// A chain does not end for a wish that cannot come true.
+#[test]
+fn whether_another_granularity_fits_is_told_before_anything_changes() {
+    let rig = Rig::new();
+    let check = |bytes| rig.host.check_refit(&rig.record, Granularity::new(Bytes(bytes)).unwrap());
+    check(1 << 20).unwrap();
+    assert!(matches!(check(1 << 28), Err(HostError::Refused(Refusal::TooSmall { .. }))));
+    assert_eq!(rig.recovered(), Recovery::Adopted(rig.record.clone()));
 }
 
 /// LVM reloads X after we found that it goes through era, and before we look again: what is

@@ -130,6 +130,13 @@ impl FileStore {
         Room::look(dir, self.used()?)?.check(&self.config, needed)
     }
 
+    /// The same for one that takes the place of a file of that size.
+    pub(crate) fn check_room_instead(&self, of: Bytes, needed: Bytes) -> Result<(), StoreError> {
+        let Room { dir, total, free, used } = Room::look(self.make_dir()?, self.used()?)?;
+        let (free, used) = (Bytes(free.0 + of.0), Bytes(used.0.saturating_sub(of.0)));
+        Room { dir, total, free, used }.check(&self.config, needed)
+    }
+
     /// Makes a new metadata file of that size, allocated to its last byte, its superblock zero.
     /// One that is there is made anew: nobody may be using it.
     pub fn create_metadata(&self, stack: &StackId, size: Bytes) -> Result<PathBuf, StoreError> {

@@ -102,14 +102,19 @@ impl Stacks for HostStacks {
         let request = AttachRequest {
             stack: stack_id(&wanted.volume_uid)?,
             x: wanted.device,
-            granularity: units::Granularity::new(Bytes(wanted.granularity.bytes()))
-                .map_err(|error| StackError::unforeseen(error.to_string()))?,
+            granularity: in_units(wanted.granularity)?,
             discards: None,
         };
         let attached = self.host.attach(&request).map_err(|error| stack_error(&error))?;
         let tracked = tracked(&attached.record)?;
         self.records().insert(wanted.volume_uid.clone(), attached.record);
         Ok((tracked, attached.created))
+    }
+
+    fn check_refit(&self, volume_uid: &str, granularity: Granularity) -> Result<(), StackError> {
+        let record = self.record(volume_uid)?;
+        let checked = self.host.check_refit(&record, in_units(granularity)?);
+        checked.map_err(|error| stack_error(&error))
     }
 
     fn liveness(&self, volume_uid: &str) -> Result<Liveness, StackError> {
@@ -161,6 +166,11 @@ impl Stacks for HostStacks {
         tracing::info!(volume_uid, ?detached, "detached");
         Ok(())
     }
+}
+
+fn in_units(granularity: Granularity) -> Result<units::Granularity, StackError> {
+    units::Granularity::new(Bytes(granularity.bytes()))
+        .map_err(|error| StackError::unforeseen(error.to_string()))
 }
 
 fn stack_id(volume_uid: &str) -> Result<StackId, StackError> {

@@ -23,6 +23,8 @@ pub(crate) enum Operation {
     Recover,
     /// Puts era in.
     Attach,
+    /// Looks whether another granularity would fit.
+    CheckRefit,
     /// Looks at the live table.
     Liveness,
     /// Asks era.
@@ -41,6 +43,7 @@ impl Operation {
         match self {
             Self::Recover => "recover",
             Self::Attach => "attach",
+            Self::CheckRefit => "check another granularity",
             Self::Liveness => "liveness",
             Self::Health => "health",
             Self::Boundary => "boundary",
@@ -53,7 +56,12 @@ impl Operation {
         match self {
             Self::Attach => ATTACH_LIMIT,
             Self::Changes => READ_LIMIT,
-            Self::Recover | Self::Liveness | Self::Health | Self::Boundary | Self::Detach => LIMIT,
+            Self::Recover
+            | Self::CheckRefit
+            | Self::Liveness
+            | Self::Health
+            | Self::Boundary
+            | Self::Detach => LIMIT,
         }
     }
 
@@ -62,6 +70,7 @@ impl Operation {
             Self::Boundary => Reason::BoundaryTimeout,
             Self::Recover
             | Self::Attach
+            | Self::CheckRefit
             | Self::Liveness
             | Self::Health
             | Self::Changes

@@ -141,6 +141,9 @@ pub(crate) trait Stacks: Send + Sync + 'static {
     /// Puts era in, or finds it in. The flag is true when this call began a new chain.
     fn attach(&self, wanted: &Wanted) -> Result<(Tracked, bool), StackError>;
 
+    /// Whether the volume could be tracked at another granularity, if it were no longer tracked as it is.
+    fn check_refit(&self, volume_uid: &str, granularity: Granularity) -> Result<(), StackError>;
+
     /// One cheap look at the device's live table.
     fn liveness(&self, volume_uid: &str) -> Result<Liveness, StackError>;
 

@@ -131,6 +131,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             era: before.era.filter(|_| same),
             metadata: before.metadata.filter(|_| same),
             last_snapshot: before.last_snapshot.filter(|_| same),
+            refused: None,
         };
         let now = Instant::now();
         Present {
@@ -140,6 +141,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             next_health: now,
             counters: None,
             metadata: None,
+            refused: None,
         }
     }
 

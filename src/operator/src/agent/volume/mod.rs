@@ -4,7 +4,7 @@
 //! - `trouble`: why its chain ends (pure)
 //! - `stack`: what the worker knows
 //! - `worker`: the loop
-//! - `wish`, `take_over`, `guard`, `ending`, `attach`, `release`, `publish`, `snapshots`: the worker's steps
+//! - `wish`, `take_over`, `guard`, `refit`, `ending`, `attach`, `release`, `publish`, `snapshots`: the worker's steps
 //! - `holders`: one worker a stack
 //! - `watch_over`: looking after era beside something else
 //! - `retry`, `pace`: when to try again (pure)
@@ -16,6 +16,7 @@ mod guard;
 mod holders;
 mod pace;
 mod publish;
+mod refit;
 mod release;
 mod retry;
 mod snapshots;

@@ -10,7 +10,7 @@ const SHORTEST: Duration = Duration::from_secs(2);
 /// The longest wait while hope is soon.
 const LONGEST: Duration = Duration::from_secs(60);
 /// The wait where something about the machine or the volume must change first.
-const LATER: Duration = Duration::from_secs(300);
+pub(super) const LATER: Duration = Duration::from_secs(300);
 
 /// When to look for the device again; none means: when the machine's mounts change.
 pub(crate) fn after_refusal(refusal: &Refusal) -> Option<Duration> {

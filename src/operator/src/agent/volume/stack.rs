@@ -3,6 +3,7 @@
 use eratrack_api::{MetadataUse, Reason};
 use tokio::time::Instant;
 
+use super::refit::Refused;
 use super::status::AttachedFacts;
 use crate::agent::stacks::Tracked;
 
@@ -43,6 +44,8 @@ pub(super) struct Present {
     /// The device's write counters at the last look.
     pub(super) counters: Option<[u64; 4]>,
     pub(super) metadata: Option<MetadataUse>,
+    /// Another granularity, which cannot be had.
+    pub(super) refused: Option<Refused>,
 }
 
 impl Stack {

@@ -58,6 +58,8 @@ pub(crate) struct AttachedFacts {
     pub(crate) metadata: Option<MetadataUse>,
     /// The chain's last complete snapshot; none means that the next one is full.
     pub(crate) last_snapshot: Option<LastSnapshot>,
+    /// Why another granularity that is wished for is not in force.
+    pub(crate) refused: Option<String>,
 }
 
 /// A status to apply, and what to tell.
@@ -107,8 +109,16 @@ fn gist(status: &EraVolumeStatus) -> Option<serde_json::Value> {
 }
 
 fn with_stack(attached: &AttachedFacts) -> EraVolumeStatus {
-    let AttachedFacts { granularity, size_bytes, device, chain, era, metadata, last_snapshot } =
-        attached.clone();
+    let AttachedFacts {
+        granularity,
+        size_bytes,
+        device,
+        chain,
+        era,
+        metadata,
+        last_snapshot,
+        refused: _,
+    } = attached.clone();
     EraVolumeStatus {
         granularity: Some(granularity),
         size_bytes: Some(size_bytes),
@@ -143,8 +153,9 @@ fn conditions(state: &State) -> [(ConditionType, bool, Reason, String); 2] {
 
 fn in_path(attached: &AttachedFacts) -> String {
     let Device { name, number, uuid: _ } = &attached.device;
+    let refused = attached.refused.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
     format!(
-        "era is in the data path of {} ({})",
+        "era is in the data path of {} ({}){refused}",
         number.as_deref().unwrap_or_default(),
         name.as_deref().unwrap_or_default()
     )
@@ -190,6 +201,7 @@ mod tests {
             era: Some(3),
             metadata: None,
             last_snapshot,
+            refused: None,
         };
         Facts { generation: Some(2), state: State::Attached(Box::new(facts)) }
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use eratrack_api::{EraSnapshot, EraVolume, EraVolumeStatus, Reason};
+use eratrack_api::{EraSnapshot, EraVolume, EraVolumeStatus};
 use eratrack_model::units::DevNo;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::jiff::Timestamp;
@@ -171,10 +171,11 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     }
 
     async fn track(&mut self, volume: &EraVolume) {
-        self.follow(volume).await;
+        self.follow(volume);
         self.clear_up().await;
         self.take_over().await;
         self.guard().await;
+        self.refit(volume).await;
         self.attach_if_due(volume).await;
         self.publish(volume).await;
         if self.snapshots_if_due(volume).await {
@@ -182,18 +183,13 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         }
     }
 
-    /// The object may have been made again; a wish for another granularity ends the chain.
-    async fn follow(&mut self, volume: &EraVolume) {
+    /// The object may have been made again.
+    fn follow(&mut self, volume: &EraVolume) {
         if self.object != volume.metadata.uid {
             self.object.clone_from(&volume.metadata.uid);
             self.before = volume.status.clone().unwrap_or_default();
             self.cleared = false;
             self.stack.of_another_object();
-        }
-        if let Stack::Present(present) = &self.stack
-            && present.tracked.granularity != volume.spec.granularity
-        {
-            self.end_chain(Reason::GranularityChanged).await;
         }
     }
 

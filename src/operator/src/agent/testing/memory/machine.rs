@@ -1,6 +1,6 @@
 //! The machine in memory.
 
-use eratrack_api::Reason;
+use eratrack_api::{Granularity, Reason};
 use eratrack_model::Era;
 use eratrack_model::extents::ChangedBlocks;
 use eratrack_model::units::DevNo;
@@ -51,6 +51,16 @@ impl Stacks for Memory {
             (stack, true)
         })
         .map_err(machine)
+    }
+
+    fn check_refit(&self, uid: &str, _: Granularity) -> Result<(), StackError> {
+        self.inner().record(uid)?;
+        if self.inner().held.contains(&Held::Refits) {
+            let message =
+                "the metadata would need 3Gi, more than the limit of 1Gi a volume".to_owned();
+            return Err(StackError { hope: Hope::Later, reason: Reason::LimitExceeded, message });
+        }
+        Ok(())
     }
 
     fn liveness(&self, uid: &str) -> Result<Liveness, StackError> {

@@ -33,6 +33,8 @@ pub(crate) enum Held {
     Statuses,
     /// Attaches.
     Attaches,
+    /// Other granularities.
+    Refits,
 }
 
 /// Everything; a clone is the same.

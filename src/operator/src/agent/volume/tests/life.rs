@@ -171,6 +171,33 @@ async fn another_granularity_begins_another_chain() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_granularity_that_does_not_fit_leaves_the_chain_alone_and_is_told() {
+    let mut world = World::attached().await;
+    let first = world.memory.chain();
+    world.memory.hold(Held::Refits);
+    world.change(|volume| volume.spec.granularity = Granularity::from_bytes(4096).expect("4Ki"));
+    let message = |world: &World| {
+        let status = world.memory.volume_now().and_then(|volume| volume.status);
+        let conditions = status.unwrap_or_default().conditions;
+        condition::find(&conditions, ConditionType::Attached).map(|it| it.message.clone())
+    };
+    let told = |world: &World| message(world).is_some_and(|it| it.contains("granularity 4Ki"));
+    world.until("told", told).await;
+    assert_eq!(
+        (world.memory.chain(), world.says("Attached").as_str()),
+        (first.clone(), "Attached")
+    );
+    world.memory.let_go();
+    world
+        .until("in again", |world| {
+            world.memory.stack().is_some_and(|stack| stack.granularity.bytes() == 4096)
+        })
+        .await;
+    world.until("said", |world| world.says("TrackingIntact") == "GranularityChanged").await;
+    assert!(!told(&world));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_adopted_stack_keeps_its_chain_and_nothing_is_said() {
     let before = World::attached().await;
     let volume = before.memory.volume_now().expect("the volume");
