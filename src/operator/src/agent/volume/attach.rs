@@ -123,6 +123,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         let evidence = std::mem::take(&mut self.evidence);
         let chain = chain::of(&tracked, &before, evidence, (self.context.now)());
         let same = before.chain.as_ref().is_some_and(|last| last.id == chain.id);
+        let full_reason = chain::full_reason(&chain, &before);
         let facts = AttachedFacts {
             granularity: tracked.granularity,
             size_bytes: tracked.size_bytes,
@@ -131,6 +132,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             era: before.era.filter(|_| same),
             metadata: before.metadata.filter(|_| same),
             last_snapshot: before.last_snapshot.filter(|_| same),
+            full_reason,
             refused: None,
         };
         let now = Instant::now();

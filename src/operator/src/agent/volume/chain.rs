@@ -55,6 +55,18 @@ fn start(tracked: &Tracked, before: &EraVolumeStatus, had_one: bool, evidence: E
     Reason::Reattached
 }
 
+/// Why the next snapshot of the chain is full, if there is none to refer to: for what began the chain, until it had one.
+pub(crate) fn full_reason(chain: &Chain, before: &EraVolumeStatus) -> Reason {
+    let same = before.chain.as_ref().is_some_and(|last| last.id == chain.id);
+    let intact = condition::find(&before.conditions, ConditionType::TrackingIntact);
+    let had_one = before.last_snapshot.is_some()
+        || intact.and_then(Condition::known_reason) == Some(Reason::NoBaseline);
+    match Reason::parse(&chain.start_reason) {
+        Some(began) if !(same && had_one) => began,
+        _ => Reason::NoBaseline,
+    }
+}
+
 /// The node that made the volume's last boundary.
 pub(crate) fn last_node<'a>(snapshots: &'a [EraSnapshot], volume_uid: &str) -> Option<&'a str> {
     let made = snapshots.iter().filter_map(|snapshot| {

@@ -144,14 +144,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             volume,
             tracked: present.map(|present| &present.tracked),
             unknown: matches!(&self.stack, Stack::Stuck { .. } | Stack::Found(_)),
-            full_reason: present.map_or(Reason::NoBaseline, |present| {
-                // A chain that had a snapshot which is gone now has no baseline any more, however it began.
-                match &present.facts.last_snapshot {
-                    Some(_) => Reason::NoBaseline,
-                    None => Reason::parse(&present.facts.chain.start_reason)
-                        .unwrap_or(Reason::NoBaseline),
-                }
-            }),
+            full_reason: present.map_or(Reason::NoBaseline, |present| present.facts.full_reason),
             progress: &self.progress,
             node: &self.context.node_name,
             boundaries: self.context.boundaries.clone(),
@@ -172,6 +165,8 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             // Era may have gone on since the boundary; what the volume says never goes back.
             present.facts.era = present.facts.era.max(status.and_then(|status| status.era));
             present.facts.last_snapshot = last_snapshot(snapshot);
+            // Once there was one, that it is gone is why the next one is full, however the chain began.
+            present.facts.full_reason = Reason::NoBaseline;
         }
     }
 
@@ -196,6 +191,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         }
         present.facts.era = present.facts.era.max(last.as_ref().map(|it| it.era));
         present.facts.last_snapshot = last;
+        present.facts.full_reason = Reason::NoBaseline;
         true
     }
 

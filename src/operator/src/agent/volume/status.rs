@@ -58,6 +58,8 @@ pub(crate) struct AttachedFacts {
     pub(crate) metadata: Option<MetadataUse>,
     /// The chain's last complete snapshot; none means that the next one is full.
     pub(crate) last_snapshot: Option<LastSnapshot>,
+    /// Why the next snapshot is full while there is none to refer to.
+    pub(crate) full_reason: Reason,
     /// Why another granularity that is wished for is not in force.
     pub(crate) refused: Option<String>,
 }
@@ -117,6 +119,7 @@ fn with_stack(attached: &AttachedFacts) -> EraVolumeStatus {
         era,
         metadata,
         last_snapshot,
+        full_reason: _,
         refused: _,
     } = attached.clone();
     EraVolumeStatus {
@@ -166,7 +169,7 @@ fn intact(attached: &AttachedFacts) -> (bool, Reason, String) {
         let message = format!("the next snapshot lists what changed since {}", last.name);
         return (true, Reason::ChainIntact, message);
     }
-    let reason = Reason::parse(&attached.chain.start_reason).unwrap_or(Reason::NoBaseline);
+    let reason = attached.full_reason;
     (false, reason, reason.means().to_owned())
 }
 
@@ -201,6 +204,7 @@ mod tests {
             era: Some(3),
             metadata: None,
             last_snapshot,
+            full_reason: Reason::NodeRebooted,
             refused: None,
         };
         Facts { generation: Some(2), state: State::Attached(Box::new(facts)) }

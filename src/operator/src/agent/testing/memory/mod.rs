@@ -167,6 +167,11 @@ impl Memory {
         self.inner().snapshots.insert(Key::of(&snapshot), snapshot);
     }
 
+    /// Somebody deletes a snapshot.
+    pub(crate) fn delete(&self, name: &str) {
+        self.inner().snapshots.retain(|key, _| key.name != name);
+    }
+
     /// The snapshot as the API server has it.
     pub(crate) fn get(&self, name: &str) -> EraSnapshot {
         let key = Key { namespace: "apps".to_owned(), name: name.to_owned() };

@@ -112,6 +112,13 @@ impl World {
         self.news.notify_one();
     }
 
+    /// Somebody deletes a snapshot, and the watch tells.
+    fn delete_snapshot(&mut self, name: &str) {
+        self.snapshots.apply_watcher_event(&Event::Delete(self.memory.get(name)));
+        self.memory.delete(name);
+        self.news.notify_one();
+    }
+
     /// The reason of a condition, as the API server has it.
     fn says(&self, type_: &str) -> String {
         let status = self.memory.volume_now().and_then(|volume| volume.status).unwrap_or_default();

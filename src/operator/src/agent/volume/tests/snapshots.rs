@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::World;
 use crate::agent::snapshot::step::is_ready;
-use crate::agent::stacks::Liveness;
+use crate::agent::stacks::{FoundState, Liveness};
 use crate::agent::testing::memory::Held;
 
 impl World {
@@ -117,4 +117,24 @@ async fn a_boundary_that_leaves_little_room_is_the_last_of_its_chain() {
     world.until("taken out", |world| world.memory.chain().is_none()).await;
     assert_eq!((world.memory.boundaries(), world.memory.reads()), (1, 0));
     world.until("said", |world| world.says("TrackingIntact") == "MetadataFull").await;
+}
+
+/// However the chain began: that its first snapshot was full is long past.
+#[tokio::test(start_paused = true)]
+async fn a_chain_whose_snapshots_are_all_deleted_has_no_baseline() {
+    let mut world = World::attached().await;
+    world.memory.set_live(Liveness::Reloaded { size_bytes: Some(1 << 40) });
+    world.until("in again", |world| world.says("TrackingIntact") == "Resized").await;
+    world.until("in again", |world| world.says("Attached") == "Attached").await;
+    world.complete("a").await;
+    world.until("intact", |world| world.says("TrackingIntact") == "ChainIntact").await;
+    world.delete_snapshot("a");
+    world.until("noticed", |world| world.says("TrackingIntact") == "NoBaseline").await;
+    // A second start knows it too.
+    let volume = world.memory.volume_now().expect("the volume");
+    world.worker.abort();
+    let found = FoundState::Present(world.memory.stack().expect("still in"));
+    let mut world = World::new(world.memory.clone(), Some(found), &volume);
+    let status = world.complete("b").await;
+    assert_eq!(status.full_reason.as_deref(), Some("NoBaseline"));
 }
