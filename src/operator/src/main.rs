@@ -3,6 +3,7 @@
 mod agent;
 mod cli;
 mod controller;
+mod event_note;
 mod exit;
 mod http_server;
 mod metrics;

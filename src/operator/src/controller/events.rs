@@ -5,8 +5,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
-/// The longest note of an event, in bytes, that the API server takes.
-const NOTE_MAX: usize = 1024;
+use crate::event_note::shortened;
 
 /// Sends events. One that cannot be sent is logged and forgotten: conditions carry the state.
 #[derive(Clone)]
@@ -95,17 +94,11 @@ fn event(condition: &Condition) -> Event {
     }
 }
 
-fn shortened(mut note: String) -> String {
-    while note.len() > NOTE_MAX {
-        note.pop();
-    }
-    note
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::controller::testing::{condition, object};
+    use crate::event_note::NOTE_MAX;
 
     fn conditions(list: &[(&str, &str, &str)]) -> Vec<Condition> {
         list.iter()

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::cluster::{Cluster, ClusterError, Key, Notice};
+use crate::event_note::shortened;
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,14 +75,15 @@ impl KubeCluster {
         request(&what, &key.name, api.patch_status(&key.name, &params, &Patch::Apply(&patch))).await
     }
 
-    /// Nobody waits for an event: the volume it is about must be looked after meanwhile.
-    fn notice(&self, reference: ObjectReference, notice: &Notice) {
+    /// Nobody waits for an event: the volume it is about must be looked after meanwhile. Events of the same word on one
+    /// object are counted as one, unless they are `of` different ones.
+    fn notice(&self, reference: ObjectReference, of: Option<ObjectReference>, notice: &Notice) {
         let event = Event {
             type_: if notice.warning { EventType::Warning } else { EventType::Normal },
             reason: notice.reason.as_str().to_owned(),
-            note: Some(notice.message.clone()),
+            note: Some(shortened(notice.message.clone())),
             action: notice.action.to_owned(),
-            secondary: None,
+            secondary: of,
         };
         let what = format!("Event of {}", reference.name.as_deref().unwrap_or_default());
         let recorder = self.recorder.clone();
@@ -168,15 +170,16 @@ impl Cluster for KubeCluster {
     }
 
     fn notice_volume(&self, volume: &EraVolume, notice: &Notice) {
-        self.notice(volume.object_ref(&()), notice);
+        self.notice(volume.object_ref(&()), None, notice);
         for owner in tracking_owners(volume) {
             let message = format!("volume {}: {}", volume.name_any(), notice.message);
-            self.notice(owner, &Notice { message, ..notice.clone() });
+            let of = Some(volume.object_ref(&()));
+            self.notice(owner, of, &Notice { message, ..notice.clone() });
         }
     }
 
     fn notice_snapshot(&self, snapshot: &EraSnapshot, notice: &Notice) {
-        self.notice(snapshot.object_ref(&()), notice);
+        self.notice(snapshot.object_ref(&()), None, notice);
     }
 }
 

@@ -10,6 +10,8 @@ use serde_json::Value;
 use tower_test::mock;
 
 use super::*;
+use eratrack_api::Reason;
+
 use crate::agent::testing::{CLAIM_UID, era_volume, snapshot};
 
 fn answer(reason: &str, code: u16, message: &str, name: &str) -> ClusterError {
@@ -107,4 +109,37 @@ async fn the_base_is_read_from_a_quorum() {
     assert_eq!((method.as_str(), asked.len()), ("GET", 1));
     assert!(path.contains("fieldSelector=spec.claimName%3Ddata"), "{path}");
     assert!(!path.contains("resourceVersion"), "{path}");
+}
+
+/// An EraTracking has many volumes, and all of them the same words.
+#[tokio::test]
+async fn events_of_two_volumes_on_their_tracking_are_two_and_a_long_one_is_cut() {
+    let owned = |name: &str| {
+        let mut volume = era_volume();
+        volume.metadata.name = Some(name.to_owned());
+        volume.metadata.uid = Some(format!("uid-of-{name}"));
+        let owner = json!({"apiVersion": "eratrack.dev/v1alpha1", "kind": "EraTracking", "name": "t", "uid": "t"});
+        volume.metadata.owner_references =
+            serde_json::from_value(json!([owner])).expect("an owner");
+        volume
+    };
+    let (a, b) = (owned("a"), owned("b"));
+    let notice = Notice {
+        warning: true,
+        reason: Reason::TableReloaded,
+        message: "x".repeat(3000),
+        action: "Track",
+    };
+    let asked = asked(json!({}), |cluster| async move {
+        cluster.notice_volume(&a, &notice);
+        cluster.notice_volume(&b, &notice);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    })
+    .await;
+    let of_tracking =
+        |(method, _, body): &&Asked| method == "POST" && body["regarding"]["kind"] == "EraTracking";
+    assert_eq!(asked.iter().filter(of_tracking).count(), 2, "{asked:?}");
+    assert!(
+        asked.iter().all(|(_, _, body)| body["note"].as_str().is_some_and(|it| it.len() <= 1024))
+    );
 }
