@@ -187,8 +187,11 @@ async fn a_quota_fails_it_with_the_servers_words() {
 async fn without_era_it_waits_and_says_so() {
     let memory = Memory::default();
     memory.put(asked("a"));
-    let outcome = advance(&memory, None, "a").await;
-    assert!(matches!(outcome, Outcome::Waiting(None)), "{outcome:?}");
+    for _ in 0..3 {
+        let outcome = advance(&memory, None, "a").await;
+        assert!(matches!(outcome, Outcome::Waiting(None)), "{outcome:?}");
+    }
+    assert_eq!(memory.noticed(), [Reason::NotAttached], "an event, once");
     let status = memory.get("a").status.expect("a status");
     assert_eq!(status.conditions[0].reason, "NotAttached");
     assert_eq!(status.node_name.as_deref(), Some("node1"));

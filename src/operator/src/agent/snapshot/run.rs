@@ -260,7 +260,11 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
             return Ok(());
         };
         let written = self.cluster.write_snapshot(snapshot, &status).await;
-        written.map(drop).map_err(cluster("say what the snapshot waits for"))
+        written.map_err(cluster("say what the snapshot waits for"))?;
+        if worth_an_event(reason) && status::phase(snapshot) != Some(reason) {
+            self.notice(snapshot, reason == Reason::OperationFailed, reason, message);
+        }
+        Ok(())
     }
 
     async fn fail(
@@ -291,6 +295,11 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
             })
         })
     }
+}
+
+/// A turn that comes by itself is nobody's business.
+fn worth_an_event(reason: Reason) -> bool {
+    reason != Reason::RateLimited
 }
 
 /// Reading a list takes more of the metadata for a while; there must be some left.

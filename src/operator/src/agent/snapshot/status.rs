@@ -88,6 +88,12 @@ pub(crate) fn failed(
     status
 }
 
+/// Why it is not ready, as it was said last.
+pub(crate) fn phase(snapshot: &EraSnapshot) -> Option<Reason> {
+    let status = snapshot.status.as_ref()?;
+    condition::find(&status.conditions, ConditionType::Ready)?.known_reason()
+}
+
 fn current(snapshot: &EraSnapshot) -> EraSnapshotStatus {
     snapshot.status.clone().unwrap_or_default()
 }

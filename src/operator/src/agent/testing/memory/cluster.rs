@@ -107,7 +107,9 @@ impl Cluster for Memory {
 
     fn notice_volume(&self, _: &EraVolume, _: &Notice) {}
 
-    fn notice_snapshot(&self, _: &EraSnapshot, _: &Notice) {}
+    fn notice_snapshot(&self, _: &EraSnapshot, notice: &Notice) {
+        self.inner().noticed.push(notice.reason);
+    }
 }
 
 /// The schema's rule about an `EraVolume`'s era.

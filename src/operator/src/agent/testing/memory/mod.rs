@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use eratrack_api::{ChangedBlockSlice, EraSnapshot, EraVolume};
+use eratrack_api::{ChangedBlockSlice, EraSnapshot, EraVolume, Reason};
 use eratrack_model::extents::RunList;
 use eratrack_model::units::DevNo;
 
@@ -63,6 +63,8 @@ struct Inner {
     delay: Duration,
     /// How often a list was read.
     reads: usize,
+    /// Events on snapshots.
+    noticed: Vec<Reason>,
     /// How much of the metadata is in use, in percent.
     used_percent: u64,
     /// The only EraVolume.
@@ -138,6 +140,11 @@ impl Memory {
     /// How many boundaries were made.
     pub(crate) fn boundaries(&self) -> usize {
         self.inner().began.len()
+    }
+
+    /// The events on snapshots.
+    pub(crate) fn noticed(&self) -> Vec<Reason> {
+        self.inner().noticed.clone()
     }
 
     /// How often a list was read.
