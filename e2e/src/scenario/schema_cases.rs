@@ -744,8 +744,8 @@ fn settled_transitions() -> Vec<Transition> {
             Refused(settled),
         ),
         case(
-            "its slices are lost",
-            status(json!({ "conditions": [condition("Ready", "False", "SlicesLost")] })),
+            "ready no more",
+            status(json!({ "conditions": [condition("Ready", "False", "OperationFailed")] })),
             Accepted,
         ),
     ]

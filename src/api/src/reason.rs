@@ -119,13 +119,13 @@ reasons! {
         "Give the PersistentVolume a device or a whole file system of its own.";
     NotDeviceMapper: VOLUME,
         "The device is not managed by device mapper, so era cannot be put in while it is in use.",
-        "Use logical volumes (LVM, thick or thin), or dm-crypt, for volumes that are to be tracked.";
+        "Use logical volumes (LVM, thick or thin) for volumes that are to be tracked.";
     AccessModeUnsupported: VOLUME,
         "The claim can be written from several nodes, and writes of other nodes would go unseen.",
         "Use ReadWriteOnce or ReadWriteOncePod.";
     FilesystemUnsupported: VOLUME,
-        "The file system writes to the device in a way that device mapper does not see, such as DAX.",
-        "Mount it without the dax option.";
+        "The file system writes to its devices in a way that is not seen on this one: DAX, a realtime device of XFS, or btrfs and zfs, which span devices on their own.",
+        "Mount it without the dax option, or use ext4 or XFS on a device of its own.";
     TableUnsupported: VOLUME,
         "The device's table is not of linear, striped or thin targets alone: crypt, cache, raid, mirror and multipath, among others, cannot be moved beneath era.",
         "The message names the target, and what can be tracked instead, if anything.";
@@ -268,15 +268,9 @@ reasons! {
     RateLimited: SNAPSHOT,
         "Another snapshot of the volume is under way or was made less than ten seconds ago, or the node is making as many as it may.",
         "Nothing: it follows by itself.";
-    FilesystemFrozen: SNAPSHOT,
-        "Somebody else froze the volume's file system, for example the hook of a backup.",
-        "See that it is thawed again; the snapshot follows by itself until its deadline.";
     Reading: SNAPSHOT,
         "The boundary is made, and the list is being read and written.",
         "Nothing.";
-    SlicesLost: SNAPSHOT,
-        "Slices of a complete list were deleted; the list is of no use any more.",
-        "Delete the EraSnapshot. The next one is incremental only if this was not its base.";
 
     // Why will a snapshot never be ready?
     DeadlineExceeded: FAILURE,

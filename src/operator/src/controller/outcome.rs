@@ -1,17 +1,16 @@
 //! What has become of an EraSnapshot, by its conditions.
 
-use eratrack_api::{ConditionType, EraSnapshot, EraTracking, Reason, condition};
+use eratrack_api::{ConditionType, EraSnapshot, EraTracking, condition};
 use kube::{Resource, ResourceExt};
 
 use super::budget::list_bytes;
 use super::retention::{Item, Outcome};
 
-/// What has become of a snapshot. One that lost its slices is of no more use than one that failed.
+/// What has become of a snapshot.
 pub(crate) fn outcome(snapshot: &EraSnapshot) -> Outcome {
     let Some(status) = &snapshot.status else { return Outcome::Pending };
     let ready = condition::find(&status.conditions, ConditionType::Ready);
-    let lost = ready.is_some_and(|it| it.known_reason() == Some(Reason::SlicesLost));
-    if lost || condition::is_true(&status.conditions, ConditionType::Failed) {
+    if condition::is_true(&status.conditions, ConditionType::Failed) {
         return Outcome::Failed;
     }
     if !ready.is_some_and(condition::Condition::is_true) {
@@ -80,7 +79,6 @@ mod tests {
             (json!({ "conditions": [ready], "boundaryTime": "2026-11-22T12:00:05Z" }), complete),
             (json!({ "conditions": [ready] }), by_creation),
             (json!({ "conditions": [condition("Failed", "True", "NodeGone")] }), Outcome::Failed),
-            (json!({ "conditions": [condition("Ready", "False", "SlicesLost")] }), Outcome::Failed),
         ];
         for (status, expected) in table {
             let snapshot = snapshot("s", "data", json!({ "status": status }));

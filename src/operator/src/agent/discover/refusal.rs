@@ -47,6 +47,16 @@ pub(crate) enum Refusal {
         /// What it is instead.
         what: String,
     },
+    /// A device that nobody looks for.
+    #[error(
+        "PersistentVolume {volume} is of the kind {kind}: only devices of the kinds csi and local are found and tracked"
+    )]
+    Kind {
+        /// The PersistentVolume.
+        volume: String,
+        /// The field of its spec.
+        kind: &'static str,
+    },
     /// No pod on this node.
     #[error("no pod on this node uses the volume yet; tracking starts when one does")]
     NotInUse,
@@ -122,7 +132,7 @@ impl Refusal {
             Self::Claimed { .. } => Reason::DeviceClaimed,
             Self::SharedFilesystem { .. } | Self::Directory { .. } => Reason::SharedFilesystem,
             Self::Filesystem { .. } => Reason::FilesystemUnsupported,
-            Self::NotDeviceMapper { .. } => Reason::NotDeviceMapper,
+            Self::Kind { .. } | Self::NotDeviceMapper { .. } => Reason::NotDeviceMapper,
         }
     }
 }

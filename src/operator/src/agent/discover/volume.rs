@@ -110,9 +110,31 @@ fn source(name: &str, spec: &PersistentVolumeSpec) -> Result<Source, Refusal> {
     if let Some(csi) = &spec.csi {
         return Ok(Source::Csi { driver: csi.driver.clone(), handle: csi.volume_handle.clone() });
     }
-    Err(Refusal::NotBlockBacked {
-        what: format!("PersistentVolume {name} is neither csi nor local"),
+    Err(match block_kind(spec) {
+        Some(kind) => Refusal::Kind { volume: name.to_owned(), kind },
+        None => Refusal::NotBlockBacked {
+            what: format!("PersistentVolume {name} is neither csi nor local"),
+        },
     })
+}
+
+/// The kinds of Kubernetes' own that are block devices.
+fn block_kind(spec: &PersistentVolumeSpec) -> Option<&'static str> {
+    let kinds = [
+        ("awsElasticBlockStore", spec.aws_elastic_block_store.is_some()),
+        ("azureDisk", spec.azure_disk.is_some()),
+        ("cinder", spec.cinder.is_some()),
+        ("fc", spec.fc.is_some()),
+        ("flexVolume", spec.flex_volume.is_some()),
+        ("gcePersistentDisk", spec.gce_persistent_disk.is_some()),
+        ("iscsi", spec.iscsi.is_some()),
+        ("photonPersistentDisk", spec.photon_persistent_disk.is_some()),
+        ("rbd", spec.rbd.is_some()),
+        ("scaleIO", spec.scale_io.is_some()),
+        ("storageos", spec.storageos.is_some()),
+        ("vsphereVolume", spec.vsphere_volume.is_some()),
+    ];
+    kinds.into_iter().find(|(_, is)| *is).map(|(kind, _)| kind)
 }
 
 #[cfg(test)]
@@ -146,6 +168,10 @@ mod tests {
             (json!({"accessModes": ["ReadWriteOnce", "ReadWriteMany"]}), "access modes"),
             (json!({"accessModes": ["ReadOnlyMany"]}), "access modes [ReadOnlyMany]"),
             (json!({"local": null, "nfs": {"server": "s", "path": "/"}}), "neither csi nor local"),
+            (
+                json!({"local": null, "iscsi": {"iqn": "i", "lun": 0, "targetPortal": "t"}}),
+                "of the kind iscsi",
+            ),
             (
                 json!({"claimRef": {"namespace": "other", "name": "data", "uid": CLAIM_UID}}),
                 "apps/data",

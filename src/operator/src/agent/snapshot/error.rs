@@ -90,7 +90,7 @@ fn unreadable(reason: Reason) -> Reason {
 /// Only some reasons can stand in a snapshot's Ready.
 fn waiting(reason: Reason) -> Reason {
     match reason {
-        Reason::FilesystemFrozen | Reason::RateLimited | Reason::NotAttached => reason,
+        Reason::RateLimited | Reason::NotAttached => reason,
         _ => Reason::OperationFailed,
     }
 }
@@ -109,8 +109,8 @@ mod tests {
 
     #[test]
     fn remedies_of_the_machine() {
-        let frozen = SnapshotError::Boundary(stack(Hope::Soon, Reason::FilesystemFrozen)).remedy();
-        assert!(matches!(frozen, Remedy::Retry { say: Some((Reason::FilesystemFrozen, _)) }));
+        let gone = SnapshotError::Boundary(stack(Hope::Later, Reason::NotAttached)).remedy();
+        assert!(matches!(gone, Remedy::Retry { say: Some((Reason::NotAttached, _)) }));
         let busy = SnapshotError::Boundary(stack(Hope::Soon, Reason::DeviceBusy)).remedy();
         assert!(matches!(busy, Remedy::Retry { say: Some((Reason::OperationFailed, _)) }));
         let slow = SnapshotError::Boundary(stack(Hope::Soon, Reason::BoundaryTimeout)).remedy();

@@ -26,6 +26,7 @@ pub(crate) fn after_refusal(refusal: &Refusal) -> Option<Duration> {
         | Refusal::OtherClaim { .. }
         | Refusal::AccessMode { .. }
         | Refusal::NotBlockBacked { .. }
+        | Refusal::Kind { .. }
         | Refusal::Claimed { .. } => Some(LATER),
     }
 }

@@ -259,7 +259,6 @@ mod tests {
         for status in [
             json!({ "nodeName": "n1", "conditions": [condition("Ready", "True", "Complete")] }),
             json!({ "conditions": [condition("Failed", "True", "NodeGone"), condition("Ready", "False", "NodeGone")] }),
-            json!({ "nodeName": "n1", "conditions": [condition("Ready", "False", "SlicesLost")] }),
         ] {
             assert_eq!(
                 decided(status.clone(), None, true, "23:00:00"),
