@@ -18,10 +18,11 @@ use tokio::sync::Semaphore;
 
 use crate::metrics;
 
-/// Connections served at once; a stranger who opens more waits.
+/// Connections served at once. A stranger who opens more has them closed, and for as long as it takes to see that the
+/// first ones ask for nothing, the kubelet's with them: it asks again.
 const MAX_CONNECTIONS: usize = 32;
 /// How long a client may take to send its request's head.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether the role does its work; `/readyz` answers with it.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +34,8 @@ impl Readiness {
         self.0.store(ready, Ordering::Relaxed);
     }
 
-    fn get(&self) -> bool {
+    /// Whether it is.
+    pub(crate) fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -53,9 +55,16 @@ pub(crate) async fn serve(
     registry: Arc<Registry>,
 ) -> Result<Infallible, ListenError> {
     let listener = TcpListener::bind(addr).await.map_err(|source| ListenError { addr, source })?;
+    serve_on(listener, readiness, registry).await
+}
+
+async fn serve_on(
+    listener: TcpListener,
+    readiness: Readiness,
+    registry: Arc<Registry>,
+) -> Result<Infallible, ListenError> {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let slot = slots.clone().acquire_owned().await;
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -64,6 +73,10 @@ pub(crate) async fn serve(
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             }
+        };
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            tracing::debug!("a connection too many was closed");
+            continue;
         };
         let (readiness, registry) = (readiness.clone(), registry.clone());
         tokio::spawn(async move {
@@ -119,9 +132,45 @@ fn body(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
 
     fn status(method: &Method, path: &str, ready: bool) -> u16 {
         answer(method, path, ready, &metrics::registry()).status().as_u16()
+    }
+
+    async fn get(addr: SocketAddr) -> String {
+        let ask = move || {
+            let mut stream = TcpStream::connect(addr).expect("connected");
+            let mut text = String::new();
+            // A connection that is closed at once takes nothing, or has nothing to read.
+            let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+            let _ = stream.read_to_string(&mut text);
+            text
+        };
+        tokio::task::spawn_blocking(ask).await.expect("no panic")
+    }
+
+    /// Any pod of the cluster can open connections.
+    #[tokio::test]
+    async fn strangers_that_say_nothing_keep_nobody_out_for_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        let registry = Arc::new(metrics::registry());
+        let server = tokio::spawn(serve_on(listener, Readiness::default(), registry));
+        let mut strangers = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            strangers.push(TcpStream::connect(addr).expect("connected"));
+        }
+        let refused = tokio::time::timeout(HEADER_TIMEOUT / 2, get(addr)).await;
+        assert_eq!(refused.expect("closed at once"), "");
+        let answered = async {
+            while !get(addr).await.starts_with("HTTP/1.1 200") {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(HEADER_TIMEOUT * 10, answered).await.expect("their time is over");
+        server.abort();
     }
 
     #[test]
