@@ -40,7 +40,7 @@ pub enum StoreError {
     },
     /// All volumes together would need more than the machine's limit.
     #[error(
-        "the metadata would need {needed} beside {used} of other volumes, more than the limit of {limit} on this machine; choose a coarser granularity, or track fewer volumes"
+        "the metadata would need {needed} beside {used} of other volumes, more than the limit of {limit} on this machine (in the chart the lesser of agent.metadataMaxPerNode and agent.metadataMaxPercent); choose a coarser granularity, or track fewer volumes"
     )]
     NodeLimit {
         /// What dm-era needs at worst.

@@ -42,6 +42,7 @@ impl HostStacks {
         let store = StoreConfig {
             per_volume: args.metadata_max_per_volume,
             per_node: args.metadata_max_per_node,
+            per_node_percent: args.metadata_max_percent,
             keep_free_percent: args.metadata_free_percent,
             ..StoreConfig::new(&args.metadata_dir)
         };

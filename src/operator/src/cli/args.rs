@@ -79,6 +79,9 @@ pub(crate) struct AgentArgs {
     /// The most metadata all volumes of the node may take
     #[arg(long, env = "ERATRACK_METADATA_MAX_PER_NODE", default_value = "10Gi", value_parser = size::parse, value_name = "SIZE")]
     pub(crate) metadata_max_per_node: Bytes,
+    /// The same as a share of the metadata directory's file system, in percent; the smaller one counts
+    #[arg(long, env = "ERATRACK_METADATA_MAX_PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100), value_name = "PERCENT")]
+    pub(crate) metadata_max_percent: u8,
     /// How much of the metadata directory's file system must stay free
     #[arg(long, env = "ERATRACK_METADATA_FREE_PERCENT", default_value_t = 15, value_parser = clap::value_parser!(u8).range(0..=99), value_name = "PERCENT")]
     pub(crate) metadata_free_percent: u8,
