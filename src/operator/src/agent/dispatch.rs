@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use kube::runtime::reflector::ObjectRef;
@@ -11,12 +12,16 @@ use tokio::task::JoinSet;
 
 use super::AgentError;
 use super::cluster::{Cluster, Key};
+use super::contact::Line;
 use super::discover::Node;
 use super::stacks::{Found, Stacks};
 use super::strays::Stray;
 use super::volume::{Context, Worker};
 use super::watches::Item;
 use crate::http_server::Readiness;
+
+/// How often it is looked whether the API server can be reached.
+const CHECK: Duration = Duration::from_secs(10);
 
 /// The workers and how to wake them.
 pub(crate) struct Dispatcher<C, S, N> {
@@ -63,20 +68,27 @@ impl<C: Cluster, S: Stacks, N: Node> Dispatcher<C, S, N> {
         readiness: Readiness,
     ) -> Result<Infallible, AgentError> {
         let mut known = Known::default();
+        let mut check = tokio::time::interval(CHECK);
         loop {
             let complete = tokio::select! {
                 item = volumes.next() => {
-                    let complete = self.hear(item.ok_or(AgentError::WatchEnded("EraVolumes"))?, known);
+                    let item = item.ok_or(AgentError::WatchEnded("EraVolumes"))?;
+                    let complete = self.hear(Line::Volumes, item, known);
                     known.volumes |= complete;
                     complete
                 }
                 item = snapshots.next() => {
-                    let complete = self.hear(item.ok_or(AgentError::WatchEnded("EraSnapshots"))?, known);
+                    let item = item.ok_or(AgentError::WatchEnded("EraSnapshots"))?;
+                    let complete = self.hear(Line::Snapshots, item, known);
                     known.snapshots |= complete;
                     complete
                 }
                 Some(ended) = self.running.join_next() => {
                     self.ended(ended);
+                    false
+                }
+                _ = check.tick() => {
+                    readiness.set(known.started && !self.context.contact.is_lost());
                     false
                 }
             };
@@ -92,10 +104,14 @@ impl<C: Cluster, S: Stacks, N: Node> Dispatcher<C, S, N> {
     }
 
     /// True when a store has all there is. Nobody is told of anything before both have.
-    fn hear(&mut self, item: Item, known: Known) -> bool {
+    fn hear(&mut self, line: Line, item: Item, known: Known) -> bool {
+        match &item {
+            Item::Failed => self.context.contact.failed(line),
+            Item::Of(_) | Item::Complete => self.context.contact.worked(line),
+        }
         match item {
             Item::Of(key) if known.started => self.tell(&key),
-            Item::Of(_) => {}
+            Item::Of(_) | Item::Failed => {}
             Item::Complete => return true,
         }
         false
@@ -154,7 +170,6 @@ mod tests {
     use futures::channel::mpsc::{UnboundedSender, unbounded};
     use kube::runtime::watcher::Event;
     use serde_json::json;
-    use std::time::Duration;
 
     async fn settle() {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -240,5 +255,33 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(2000)).await;
         assert_eq!(memory.chain(), Some(there.chain));
         assert_eq!((memory.said(), memory.detached()), (1, 0), "attached, said once, left alone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_cannot_watch_is_not_ready_until_it_can() {
+        let memory = Memory::default();
+        let (context, ..) = context(&memory);
+        let (_mounts, seen) = watch::channel(0);
+        let ((tell_volumes, heard_volumes), (tell_snapshots, heard_snapshots)) =
+            (unbounded(), unbounded());
+        let readiness = Readiness::default();
+        let dispatcher = Dispatcher::new(Arc::new(context), seen, Vec::new());
+        tokio::spawn(dispatcher.run(heard_volumes, heard_snapshots, readiness.clone()));
+        send(&tell_volumes, Item::Complete);
+        settle().await;
+        assert!(!readiness.get(), "the snapshots are not known yet");
+        send(&tell_snapshots, Item::Complete);
+        settle().await;
+        assert!(readiness.get());
+        for _ in 0..8 {
+            send(&tell_snapshots, Item::Failed);
+            tokio::time::sleep(CHECK).await;
+        }
+        settle().await;
+        assert!(!readiness.get());
+        send(&tell_snapshots, Item::Complete);
+        tokio::time::sleep(CHECK).await;
+        settle().await;
+        assert!(readiness.get());
     }
 }

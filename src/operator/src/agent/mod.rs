@@ -10,6 +10,7 @@
 //! The agent writes through `cluster`, and touches the machine through `stacks` and `discover::Node` alone.
 
 mod cluster;
+mod contact;
 mod discover;
 mod dispatch;
 mod host;
@@ -41,6 +42,7 @@ use tokio::sync::Semaphore;
 use crate::cli::AgentArgs;
 use crate::http_server::{self, ListenError, Readiness};
 use crate::shutdown;
+use contact::Contact;
 use discover::{KubeletNode, Machine, MachineError};
 use dispatch::Dispatcher;
 use host::HostStacks;
@@ -51,6 +53,8 @@ use stacks::{Found, StackError, Stacks};
 
 /// How many volumes of the node have a boundary at once.
 const CONCURRENT_BOUNDARIES: usize = 2;
+/// How long a watch may say nothing: it is ended by the API server after 290 s.
+const WATCH_SILENCE: Duration = Duration::from_secs(310);
 /// How long to wait before recovering again, when it did not work.
 const RECOVER_RETRY: Duration = Duration::from_secs(10);
 
@@ -101,8 +105,8 @@ async fn work(
     metrics: Metrics,
     readiness: Readiness,
 ) -> Result<Infallible, AgentError> {
-    let client =
-        kube::Client::try_default().await.map_err(|e| AgentError::NoCluster(Box::new(e)))?;
+    let (client, watching) =
+        clients().await.map_err(|error| AgentError::NoCluster(Box::new(error)))?;
     let machine = Machine::new(&args.host_root)?;
     let mounts = mounts::watch(machine.mountinfo_path()).map_err(AgentError::Mounts)?;
     let node = KubeletNode { machine, kubelet: args.kubelet_dir.clone() };
@@ -110,8 +114,8 @@ async fn work(
     let _sole = sole::alone(&args.host_root).await?;
     let found = recover(&stacks).await;
 
-    let (volumes, volume_news) = watches::volumes(client.clone(), &args.node_name);
-    let (snapshots, snapshot_news) = watches::snapshots(client.clone(), &args.node_name);
+    let (volumes, volume_news) = watches::volumes(watching.clone(), &args.node_name);
+    let (snapshots, snapshot_news) = watches::snapshots(watching, &args.node_name);
     let context = volume::Context {
         cluster: KubeCluster::new(client, &args.node_name),
         stacks,
@@ -120,6 +124,7 @@ async fn work(
         boundaries: Arc::new(Semaphore::new(CONCURRENT_BOUNDARIES)),
         devices: std::sync::Mutex::default(),
         holders: volume::Holders::default(),
+        contact: Contact::default(),
         volumes,
         snapshots,
         metrics,
@@ -127,6 +132,15 @@ async fn work(
     };
     let dispatcher = Dispatcher::new(Arc::new(context), mounts, found);
     dispatcher.run(volume_news, snapshot_news, readiness).await
+}
+
+/// One for requests, each of which has a deadline where it is made; one for the watches, whose calls have none of their
+/// own: it gives a connection up that is silent for longer than the API server lets a watch be.
+async fn clients() -> Result<(kube::Client, kube::Client), kube::Error> {
+    let config = kube::Config::infer().await.map_err(kube::Error::InferConfig)?;
+    let mut watching = config.clone();
+    watching.read_timeout = Some(WATCH_SILENCE);
+    Ok((kube::Client::try_from(config)?, kube::Client::try_from(watching)?))
 }
 
 /// Nothing else is done before this has succeeded: what is on the machine must be known first.

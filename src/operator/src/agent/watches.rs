@@ -20,6 +20,8 @@ pub(crate) type News = Pin<Box<dyn Stream<Item = Item> + Send>>;
 pub(crate) enum Item {
     /// The volume of this claim, or a snapshot of it, changed, appeared or went out of sight.
     Of(Key),
+    /// It did not succeed; it is tried again.
+    Failed,
     /// Everything there was at the start is in the store now, or is again after an interruption.
     Complete,
 }
@@ -65,7 +67,7 @@ where
                 ) => Some(Item::Of(claim(&object))),
                 Err(error) => {
                     tracing::warn!(error = crate::exit::chain(&error), kind = %K::kind(&()), "watch");
-                    None
+                    Some(Item::Failed)
                 }
             };
             futures::future::ready(item)

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::memory::Memory;
+use super::contact::Contact;
 use super::metrics::Metrics;
 use super::stacks::Tracked;
 use super::volume::{Context, Holders};
@@ -103,6 +104,7 @@ pub(crate) fn context(
         boundaries: Arc::new(Semaphore::new(2)),
         devices: std::sync::Mutex::default(),
         holders: Holders::default(),
+        contact: Contact::default(),
         volumes,
         snapshots,
         metrics: Metrics::new(&mut crate::metrics::registry()),

@@ -7,7 +7,8 @@ use super::retry;
 use super::stack::{Absent, Stack};
 use super::status::{self, Facts, State};
 use super::worker::Worker;
-use crate::agent::cluster::Cluster;
+use crate::agent::cluster::{Cluster, ClusterError};
+use crate::agent::contact::Line;
 use crate::agent::discover::Node;
 use crate::agent::stacks::Stacks;
 
@@ -22,6 +23,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         match self.context.cluster.write_volume(volume, &update.status).await {
             Ok(written) => {
                 self.publish_attempts = 0;
+                self.context.contact.worked(Line::Statuses);
                 self.before = written.status.unwrap_or_default();
                 for notice in &update.notices {
                     tracing::info!(reason = %notice.reason, message = notice.message, "transition");
@@ -32,6 +34,10 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
                 tracing::warn!(error = crate::exit::chain(&error), "the volume's status waits");
                 self.by(Instant::now() + retry::soon(self.publish_attempts));
                 self.publish_attempts += 1;
+                // Of an object that is gone or another by now, the API server has at least told.
+                if !matches!(error, ClusterError::Gone { .. } | ClusterError::Conflict { .. }) {
+                    self.context.contact.failed(Line::Statuses);
+                }
             }
         }
     }

@@ -24,6 +24,7 @@ use super::snapshots::Obstacle;
 use super::stack::Stack;
 use super::wish::Wish;
 use crate::agent::cluster::{Cluster, Key};
+use crate::agent::contact::Contact;
 use crate::agent::discover::Node;
 use crate::agent::lane::Lane;
 use crate::agent::metrics::Metrics;
@@ -45,6 +46,7 @@ pub(crate) struct Context<C, S, N> {
     /// Which PersistentVolume (by uid) has which device.
     pub(crate) devices: Mutex<HashMap<DevNo, String>>,
     pub(crate) holders: Holders,
+    pub(crate) contact: Contact,
     pub(crate) volumes: Store<EraVolume>,
     pub(crate) snapshots: Store<EraSnapshot>,
     pub(crate) metrics: Metrics,
