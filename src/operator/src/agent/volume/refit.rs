@@ -39,11 +39,11 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             .await;
         match checked {
             Ok(()) => self.end_chain(Reason::GranularityChanged).await,
-            Err(error) => self.refuse(volume, error),
+            Err(error) => self.refuse(volume, &error),
         }
     }
 
-    fn refuse(&mut self, volume: &EraVolume, error: StackError) {
+    fn refuse(&mut self, volume: &EraVolume, error: &StackError) {
         let Stack::Present(present) = &mut self.stack else { return };
         let wish = volume.spec.granularity;
         let message = format!(

@@ -100,17 +100,20 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         news: Arc<Notify>,
         mounts: watch::Receiver<u64>,
     ) -> Self {
+        let (key, uid) = (Key::of(volume), &volume.spec.volume.uid);
+        // The first one has what is on the machine; what another may have put in is judged once it is free.
+        let cleared = context.holders.take(uid, &key).is_ok();
         Self {
-            operations: Operations::new(context.stacks.clone(), &volume.spec.volume.uid),
+            operations: Operations::new(context.stacks.clone(), uid),
             context,
-            key: Key::of(volume),
+            key,
             news,
             mounts,
             finding: Lane::default(),
             stack: Stack::unknown(),
             evidence: Evidence::default(),
             pace: Pace::default(),
-            cleared: true,
+            cleared,
             object: volume.metadata.uid.clone(),
             before: volume.status.clone().unwrap_or_default(),
             persistent: None,
@@ -128,8 +131,6 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         let span = tracing::info_span!("volume", key = %self.key);
         async {
             if let Some(state) = found {
-                // Taken by another, it would find the stack by itself.
-                let _ = self.context.holders.take(self.operations.volume_uid(), &self.key);
                 self.found(state, 0);
             }
             loop {
