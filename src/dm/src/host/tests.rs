@@ -139,7 +139,12 @@ impl Rig {
         let host = Host::new(HostConfig {
             root: root.path().to_owned(),
             dm: Arc::clone(&dm) as Arc<dyn DeviceMapper>,
-            store: StoreConfig::new("/var/lib/eratrack"),
+            // How full the disk of the machine that the tests run on is must not matter.
+            store: StoreConfig {
+                per_node_percent: 100,
+                keep_free_percent: 0,
+                ..StoreConfig::new("/var/lib/eratrack")
+            },
             // There is no such directory: no node is ever made.
             nodes: root.path().join("no-nodes"),
             lock_deadline: Duration::from_millis(30),
