@@ -20,4 +20,4 @@ pub mod store;
 pub use era_status::EraStatus;
 pub use host::*;
 pub use port::*;
-pub use stack_lock::StackLockError;
+pub use stack_lock::{StackLockError, lock_directory};

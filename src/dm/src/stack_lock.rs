@@ -63,7 +63,7 @@ impl StackLock {
         stack: &StackId,
         deadline: Duration,
     ) -> Result<Self, StackLockError> {
-        let dir = machine.path(Path::new("/run")).join("eratrack");
+        let dir = directory_of(machine);
         let path = dir.join(stack.as_str());
         match make_private(&dir).and_then(|()| FileLock::take(&path, deadline)) {
             // A stack's name has no dot: this is nobody's lock.
@@ -92,6 +92,18 @@ impl StackLock {
         // A note that does not read was never finished: its swap had not begun.
         from_text(&fs::read_to_string(&self.note).ok()?)
     }
+}
+
+/// The directory of our locks on the machine whose root this is: made if it is not there, and refused where somebody
+/// else may write to it. Names with a dot in them are nobody's stack.
+pub fn lock_directory(root: &Path) -> io::Result<PathBuf> {
+    let dir = directory_of(&Machine::new(root.to_owned()));
+    make_private(&dir)?;
+    Ok(dir)
+}
+
+fn directory_of(machine: &Machine) -> PathBuf {
+    machine.path(Path::new("/run")).join("eratrack")
 }
 
 /// A directory that nobody else can put anything into.

@@ -1,14 +1,14 @@
 //! One agent a machine. A second one, of a rollout that overlaps or a chart installed twice, would make boundaries and
 //! write lists beside the first.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-/// The lock, as the machine names it. Locks do not outlive the boot, and work also when the disk does not.
-const LOCK: &str = "run/lock/eratrack-agent";
+/// The lock, beside those of the stacks: none outlives the boot, and all work also when the disk does not.
+const LOCK: &str = "agent.lock";
 /// How often it is tried; `flock` has nothing to be told by.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -18,19 +18,15 @@ pub(crate) struct Sole(#[expect(dead_code, reason = "held, not used")] File);
 
 /// The lock cannot be had at all.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot lock {} of the machine", path.display())]
-pub(crate) struct SoleError {
-    path: PathBuf,
-    source: io::Error,
-}
+#[error("cannot take the machine's lock for agents (/run/eratrack/{LOCK})")]
+pub(crate) struct SoleError(#[from] io::Error);
 
 /// Waits until no other agent is at work on the machine whose root this is.
 pub(crate) async fn alone(root: &Path) -> Result<Sole, SoleError> {
-    let path = root.join(LOCK);
+    let path = eratrack_dm::lock_directory(root)?.join(LOCK);
     let mut told = false;
     loop {
-        let locked = try_lock(&path);
-        if let Some(sole) = locked.map_err(|source| SoleError { path: path.clone(), source })? {
+        if let Some(sole) = try_lock(&path)? {
             return Ok(sole);
         }
         if !std::mem::replace(&mut told, true) {
@@ -44,9 +40,6 @@ pub(crate) async fn alone(root: &Path) -> Result<Sole, SoleError> {
 }
 
 fn try_lock(path: &Path) -> io::Result<Option<Sole>> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
     // Never removed: whoever waits has it open.
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     match file.try_lock() {
