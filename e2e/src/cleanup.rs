@@ -130,7 +130,7 @@ pub(crate) fn install() -> io::Result<()> {
 /// answer. It learns of our end by that of its input.
 fn start_watchman() -> io::Result<()> {
     use std::os::unix::process::CommandExt;
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(paths::program()?);
     command.arg("reap").process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     // Dropping the child does not end it, and dropping its input would: that is kept until our own end.

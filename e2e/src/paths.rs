@@ -1,7 +1,7 @@
 //! Where things are: the workspace, and what the harness keeps under `target/e2e`.
 
 use std::{
-    env,
+    env, io,
     path::{Path, PathBuf},
 };
 
@@ -9,6 +9,14 @@ use std::{
 pub(crate) fn workspace() -> &'static Path {
     let member = Path::new(env!("CARGO_MANIFEST_DIR"));
     member.parent().unwrap_or(member)
+}
+
+/// This very program, to be started again. Cargo may have built it anew meanwhile, under the same name.
+pub(crate) fn program() -> io::Result<PathBuf> {
+    let running = env::current_exe()?;
+    let name = running.to_string_lossy();
+    // As the kernel names a file that is no more (proc.5, /proc/pid/exe).
+    Ok(name.strip_suffix(" (deleted)").map_or_else(|| running.clone(), PathBuf::from))
 }
 
 /// Cargo's target directory.

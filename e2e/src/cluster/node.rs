@@ -1,7 +1,6 @@
 //! A node: a guest with a network card, a container runtime and a kubelet.
 
 use std::{
-    env,
     fs::{self, File},
     net::Ipv4Addr,
     path::{Path, PathBuf},
@@ -21,7 +20,7 @@ use crate::{
     cleanup::{self, Leftover, Ticket},
     failure::Outcome,
     guest::{Config, Guest},
-    process,
+    paths, process,
 };
 
 /// The name of the first node.
@@ -69,7 +68,7 @@ impl Node {
             ("IMAGES", images.display().to_string()),
             ("PKI", pki.file("").display().to_string().trim_end_matches('/').to_owned()),
             ("KUBELET", kubelet.display().to_string()),
-            ("HARNESS", env::current_exe()?.display().to_string()),
+            ("HARNESS", paths::program()?.display().to_string()),
         ];
         let settings: Vec<String> =
             settings.iter().map(|(name, value)| format!("{name}='{value}'\n")).collect();

@@ -2,6 +2,8 @@
 //!
 //! Definitions and reasons come from the API crate, the manifests from the chart, the command reference from the binary.
 
+#[cfg(test)]
+mod documented_tests;
 mod reference;
 
 use std::{collections::BTreeMap, env, fs, io, path::Path, process::Command};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 #[test]
 fn documented_tests_exist() {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+    let workspace = crate::paths::workspace();
     let sources: Vec<(String, String)> = ["src", "e2e"]
         .iter()
         .flat_map(|directory| rust_files(&workspace.join(directory)))
