@@ -39,9 +39,11 @@ pub(crate) fn all() -> Vec<Vec<Vec<Scenario>>> {
         ],
         vec![
             scenario("cluster_refusals", refusals::run),
+            scenario("cluster_block_mode", block_mode::run),
+        ],
+        vec![
             scenario("cluster_lvextend", chain::lvextend),
             scenario("cluster_thin_volume", chain::thin_volume),
-            scenario("cluster_block_mode", block_mode::run),
         ],
         vec![
             scenario("cluster_agent_killed", chain::agent_killed),

@@ -1,4 +1,4 @@
-//! The kernel tier: each binary in a guest of its own, three at a time.
+//! The kernel tier: each binary in a guest of its own, two at a time.
 
 use std::{
     collections::BTreeSet,
@@ -18,8 +18,7 @@ use crate::{
     guest::{self, Limits, Program},
 };
 
-/// One more than the processors that are counted on: tests wait for disks that are slow on purpose.
-const GUESTS: usize = 3;
+const GUESTS: usize = 2;
 /// How many guests the tests of one binary may end before the rest is given up.
 const BOOTS: u32 = 4;
 const MEMORY_MIB: u32 = 1024;

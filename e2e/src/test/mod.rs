@@ -7,7 +7,7 @@ mod libtest;
 mod report;
 mod unit;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, thread};
 
 use clap::ValueEnum;
 
@@ -37,12 +37,17 @@ pub(crate) fn run(filter: Option<&str>, tier: Option<Tier>) -> Outcome<ExitCode>
     if chosen(Tier::Unit) {
         report.tier("unit", || unit::run(filter, &report));
     }
-    if chosen(Tier::Kernel) {
-        report.tier("kernel", || kernel::run(filter, chosen(Tier::Unit), &report));
-    }
-    if chosen(Tier::Cluster) {
-        cluster::run(filter, &report);
-    }
+    // Both wait more than they compute: for disks that are slow on purpose, for the minute, for pods.
+    thread::scope(|scope| {
+        if chosen(Tier::Kernel) {
+            let built = chosen(Tier::Unit);
+            let report = &report;
+            scope.spawn(move || report.tier("kernel", || kernel::run(filter, built, report)));
+        }
+        if chosen(Tier::Cluster) {
+            cluster::run(filter, &report);
+        }
+    });
     Ok(report.conclude())
 }
 
