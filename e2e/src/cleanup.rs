@@ -276,7 +276,8 @@ fn undo(leftover: &Leftover) {
 fn unmount_empty(path: &Path) -> io::Result<()> {
     match fs::read_dir(path)?.next() {
         Some(_) => Ok(()),
-        None => quietly(Command::new("umount").arg(path)),
+        // What has just ended may hold it for a moment longer.
+        None => quietly(Command::new("umount").arg("--lazy").arg(path)),
     }
 }
 
