@@ -11,7 +11,7 @@ use std::{path::PathBuf, process::ExitCode, thread};
 
 use clap::ValueEnum;
 
-use crate::{failure::Outcome, setup};
+use crate::{cluster::Product, failure::Outcome, setup};
 use report::Report;
 
 /// Where a test runs.
@@ -36,6 +36,10 @@ pub(crate) fn run(filter: Option<&str>, tier: Option<Tier>) -> Outcome<ExitCode>
     }
     if chosen(Tier::Unit) {
         report.tier("unit", || unit::run(filter, &report));
+    }
+    // A compiler at work beside them would take the processors that they need.
+    if chosen(Tier::Cluster) && cluster::has(filter) {
+        report.tier("image", || Product::build().map(drop));
     }
     // Both wait more than they compute: for disks that are slow on purpose, for the minute, for pods.
     thread::scope(|scope| {
