@@ -84,7 +84,7 @@ spec:
     /// Waits until it has acknowledged its first records.
     pub(crate) fn until_writing(&self) -> Outcome {
         let pod = format!("pod/{}", self.name);
-        self.kubectl.until_condition(&pod, "Ready", "True", Duration::from_secs(90))?;
+        self.kubectl.until_condition(&pod, "Ready", "True", Duration::from_secs(180))?;
         self.until_more(5)
     }
 
@@ -92,7 +92,7 @@ spec:
     pub(crate) fn until_more(&self, records: u64) -> Outcome {
         let what = format!("{records} more records to be acknowledged");
         let mut first = None;
-        self.kubectl.until_logged(&self.name, &what, Duration::from_secs(60), |line| {
+        self.kubectl.until_logged(&self.name, &what, Duration::from_secs(120), |line| {
             let number = acknowledged(line)?;
             (number >= *first.get_or_insert(number) + records).then_some(())
         })

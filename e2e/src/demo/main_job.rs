@@ -22,7 +22,7 @@ const MEBIBYTES: u64 = 192;
 const SAMPLE: &str = "manifests/samples/one-claim.yaml";
 
 /// What takes a machine a second, and a busy one a minute.
-const SOON: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(150);
 
 /// The job, and what its steps know of each other.
 #[derive(Debug)]

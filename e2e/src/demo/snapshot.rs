@@ -31,7 +31,7 @@ pub(crate) struct Snapshot {
 }
 
 /// Longer than a snapshot takes on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(150);
 
 impl Snapshot {
     /// The manifest of a snapshot made by hand.

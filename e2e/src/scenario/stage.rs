@@ -9,8 +9,8 @@ use crate::{
     failure::Outcome,
 };
 
-/// What takes a machine a second, and a busy one a minute.
-pub(super) const SOON: Duration = Duration::from_secs(60);
+/// What takes a machine a second, and a busy one minutes.
+pub(super) const SOON: Duration = Duration::from_secs(150);
 
 /// A scenario's own part of the shared cluster.
 #[derive(Debug)]
