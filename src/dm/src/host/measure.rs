@@ -88,7 +88,8 @@ impl Host {
         let lock = self.lock_stack(&record.stack)?;
         self.require_own_chain(&lock, record)?;
         self.require_intact(record)?;
-        // Before the checkpoint, so that a discard that is under way then counts as later.
+        // Before the checkpoint: a discard that begins after this counts as later. One that is under way may be counted already
+        // (Linux 6.1 counts it when it begins); the drain waits for it, so that it is in the copy.
         let discards = self.discards_now(record)?;
         let observed = self.observe(&record.stack, Some(record.x))?;
         let plan = plan::plan_boundary(&observed)?;
