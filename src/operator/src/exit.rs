@@ -3,8 +3,34 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use crate::cli::DeviceError;
+
+/// What a script learns of how a command ended. Never reassigned; docs/exit-codes.md says what to do about each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    /// Something else: reading, writing, the kernel, the API server.
+    Failed = 1,
+    /// Wrong usage, which clap says itself.
+    #[allow(dead_code)]
+    Usage = 2,
+    /// Another controller leads.
+    LeaseLost = 3,
+    /// Done in part; the message says what is left.
+    Incomplete = 4,
+    /// What is asked for cannot be done with this device, file or figure. Nothing was changed.
+    Refused = 5,
+    /// There is no such device, stack, file or pool.
+    NotFound = 6,
+    /// Somebody else is using it just now; the same may succeed later.
+    Busy = 7,
+    /// Metadata, a record or a pool's table is damaged.
+    Damaged = 8,
+    /// This machine cannot: not root, no dm-era, a kernel that is refused.
+    Unsupported = 9,
+}
+
 /// Why a subcommand did not succeed, as far as a caller in a script must tell apart.
-/// Wrong usage is 2, which clap says itself.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// Anything that has no code of its own.
@@ -20,6 +46,9 @@ pub(crate) enum Failure {
         /// What was seen.
         reason: String,
     },
+    /// A command for one machine.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// Volumes are still tracked.
     #[error("{0}")]
     Incomplete(String),
@@ -31,11 +60,12 @@ impl Failure {
         Self::Other(Box::new(error))
     }
 
-    fn code(&self) -> u8 {
+    fn code(&self) -> Code {
         match self {
-            Self::Other(_) => 1,
-            Self::LeaseLost { .. } => 3,
-            Self::Incomplete(_) => 4,
+            Self::Other(_) => Code::Failed,
+            Self::LeaseLost { .. } => Code::LeaseLost,
+            Self::Incomplete(_) => Code::Incomplete,
+            Self::Device(error) => error.code(),
         }
     }
 }
@@ -46,7 +76,7 @@ pub(crate) fn report(result: Result<(), Failure>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("eratrack: {}", chain(&failure));
-            ExitCode::from(failure.code())
+            ExitCode::from(failure.code() as u8)
         }
     }
 }
@@ -86,7 +116,7 @@ mod tests {
         let lost = Failure::LeaseLost { lease: "a/b".into(), reason: "c".into() };
         let codes =
             [Failure::other(std::io::Error::other("x")), lost, Failure::Incomplete("y".into())]
-                .map(|failure| failure.code());
+                .map(|failure| failure.code() as u8);
         assert_eq!(codes, [1, 3, 4]);
     }
 }

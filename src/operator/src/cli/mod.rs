@@ -11,6 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use args::{AgentArgs, ControllerArgs, UninstallArgs};
+pub(crate) use device::DeviceError;
 
 use crate::exit::Failure;
 use crate::telemetry::{self, LogArgs};
@@ -56,7 +57,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         }
         Command::Uninstall(args) => serve(&cli.log, controller::uninstall(args)),
         Command::Crds => print(eratrack_api::crd::crds_yaml().map_err(Failure::other)?.as_bytes()),
-        Command::Device(command) => device::run(command).map_err(Failure::other),
+        Command::Device(command) => Ok(device::run(command)?),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "eratrack", &mut script);

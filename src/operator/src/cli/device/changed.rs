@@ -1,0 +1,129 @@
+//! Which blocks changed, by dm-era's metadata.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use era_metadata::render::{self, Header};
+use era_metadata::{BlockSource, Era, Metadata, View};
+
+use super::DeviceError;
+use super::offline;
+
+/// What to list, and how.
+#[derive(Debug, Args)]
+pub(crate) struct ChangedArgs {
+    /// The metadata: an image file, or the device itself (as root)
+    #[arg(long, value_name = "FILE")]
+    image: PathBuf,
+    /// List what was written in this era or later; 0 lists every block ever written
+    #[arg(long, value_name = "ERA")]
+    since: u32,
+    /// Read the held metadata snapshot, which may be done while the era device is active; without this, read the
+    /// metadata as last committed, which needs a device at rest. BLOCK is the last field of the device's status: give
+    /// it while the device is active; else it is found in the superblock
+    #[arg(long, value_name = "BLOCK", num_args = 0..=1, require_equals = true)]
+    #[allow(clippy::option_option)] // clap: absent, given alone, given with a block
+    metadata_snapshot: Option<Option<u64>>,
+    /// How to print the list
+    #[arg(long, value_enum, default_value_t = Output::List)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// The kernel's list format: 0,2-4,30-49
+    List,
+    /// An object with the eras, the sizes and the ranges, both ends included
+    Json,
+    /// As `era_invalidate` prints it: the end of a range is not included
+    Xml,
+}
+
+/// Lists what the metadata says.
+pub(super) fn run(args: &ChangedArgs, out: &mut impl Write) -> Result<(), DeviceError> {
+    let view = offline::view(args.metadata_snapshot);
+    let source = offline::open(&args.image, view)?;
+    print_changes(args, &source, view, out)
+}
+
+fn print_changes(
+    args: &ChangedArgs,
+    source: &impl BlockSource,
+    view: View,
+    out: &mut impl Write,
+) -> Result<(), DeviceError> {
+    let unreadable = |source| DeviceError::Metadata { path: args.image.clone(), source };
+    let metadata = Metadata::open(source, view).map_err(unreadable)?;
+    let since = Era(args.since);
+    let blocks = metadata.changed_since(since).map_err(unreadable)?;
+    let header = Header {
+        since,
+        current: metadata.current_era(),
+        block_bytes: u64::from(metadata.granularity_sectors()) * 512,
+        device_blocks: metadata.nr_blocks().into(),
+    };
+    match args.output {
+        Output::List => render::list(out, blocks.runs()),
+        Output::Json => render::json(out, &header, blocks.runs()),
+        Output::Xml => render::xml(out, blocks.runs()),
+    }
+    .map_err(DeviceError::Print)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::DeviceCommand;
+    use super::super::testing::{fixture, parse};
+    use super::*;
+    use era_metadata::MemorySource;
+
+    fn changed_args(words: &[&str]) -> ChangedArgs {
+        let DeviceCommand::Changed(args) = parse(words) else { panic!("{words:?}") };
+        args
+    }
+
+    fn printed(since: &str, output: &str) -> String {
+        let args = ["changed", "--image", "odd.img", "--since", since, "--output", output];
+        let mut out = Vec::new();
+        print_changes(&changed_args(&args), &fixture("odd"), View::Live, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn changes_in_each_format() {
+        assert_eq!(printed("1", "list"), "512,998-1000\n");
+        assert_eq!(printed("3", "list"), "512,1000\n");
+        let json: serde_json::Value = serde_json::from_str(&printed("2", "json")).unwrap();
+        let expected = serde_json::json!({
+            "since": 2, "currentEra": 3, "blockBytes": 4096, "deviceBlocks": 1001, "changedBlocks": 4,
+            "ranges": [{"first": 512, "last": 512}, {"first": 998, "last": 1000}],
+        });
+        assert_eq!(json, expected);
+        let xml = "<blocks>\n  <block block=\"512\"/>\n  <range begin=\"998\" end=\"1001\"/>\n</blocks>\n";
+        assert_eq!(printed("1", "xml"), xml);
+    }
+
+    #[test]
+    fn the_snapshot_is_the_superblocks_or_the_one_named() {
+        let base = ["changed", "--image", "x", "--since", "1"];
+        let snapshot = |more: &[&str]| changed_args(&[&base, more].concat()).metadata_snapshot;
+        assert_eq!(snapshot(&[]), None);
+        assert_eq!(snapshot(&["--metadata-snapshot"]), Some(None));
+        assert_eq!(snapshot(&["--metadata-snapshot=17"]), Some(Some(17)));
+    }
+
+    #[test]
+    fn errors_name_the_file_and_the_place() {
+        let args = changed_args(&["changed", "--image", "blank.img", "--since", "1"]);
+        let blank = MemorySource::new(vec![0; 4096]);
+        let error = print_changes(&args, &blank, View::Live, &mut Vec::new()).unwrap_err();
+        let text = crate::exit::chain(&error);
+        let start = "cannot read the metadata in blank.img: superblock: block 0 is all zeroes";
+        assert!(text.starts_with(start), "{text}");
+
+        let args = changed_args(&["changed", "--image", "/nowhere", "--since", "1"]);
+        let text = crate::exit::chain(&run(&args, &mut Vec::new()).unwrap_err());
+        assert!(text.starts_with("cannot open /nowhere: "), "{text}");
+    }
+}
