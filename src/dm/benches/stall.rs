@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use eratrack_dm::linux::Kernel;
 use eratrack_dm::store::StoreConfig;
 use eratrack_dm::{AttachRequest, EraStatus, Host, HostConfig};
-use eratrack_model::record::Record;
+use eratrack_model::record::{Keeper, Record};
 use eratrack_model::units::DevNo;
 use kit::{Disk, VolumeGroup};
 
@@ -38,14 +38,11 @@ fn main() {
         },
         nodes: "/dev".into(),
         lock_deadline: Duration::from_secs(10),
+        keeper: Keeper::Agent,
     });
     let (major, minor) = volume.number();
-    let request = AttachRequest {
-        stack: "stall".parse().expect("a name"),
-        x: DevNo { major, minor },
-        granularity: "256Ki".parse().expect("a granularity"),
-        discards: None,
-    };
+    let (stack, x) = ("stall".parse().expect("a name"), DevNo { major, minor });
+    let request = AttachRequest::new(stack, x, "256Ki".parse().expect("a granularity"));
     let record = host.attach(&request).expect("it attaches").record;
     let (over, finished) = (AtomicBool::new(false), Finished::default());
     thread::scope(|scope| {

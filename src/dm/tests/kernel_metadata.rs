@@ -11,7 +11,7 @@ use eratrack_dm::{
     Boundary, Detached, EraStatus, Host, HostConfig, HostError, Liveness, Recovered, Recovery,
 };
 use eratrack_model::names::{Role, StackId};
-use eratrack_model::record::Record;
+use eratrack_model::record::{Keeper, Record};
 use eratrack_model::refusal::Refusal;
 use eratrack_model::units::Bytes;
 use kit::{Disk, Mount, Volume, VolumeGroup, Writer, run};
@@ -116,6 +116,7 @@ fn metadata_over_a_limit_is_refused_and_nothing_is_left() {
             store: config,
             nodes: "/dev".into(),
             lock_deadline: Duration::from_secs(10),
+            keeper: Keeper::Agent,
         })
     };
     let usual =

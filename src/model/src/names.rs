@@ -25,22 +25,43 @@ pub const UUID_MAX: usize = 128;
 /// Longest stack id in bytes.
 pub const STACK_ID_MAX: usize = 63;
 
-// The proof that every name and uuid made here fits: the longest stack id, the longest role.
-const _: () = assert!(NAME_PREFIX.len() + STACK_ID_MAX + 1 + Role::TEXT_MAX <= NAME_MAX);
-const _: () = assert!(UUID_PREFIX.len() + STACK_ID_MAX + 1 + Role::TEXT_MAX <= UUID_MAX);
+// The proof that every name and uuid made here fits: the longest stack id, the longest part.
+const _: () = assert!(NAME_PREFIX.len() + STACK_ID_MAX + 1 + Part::TEXT_MAX <= NAME_MAX);
+const _: () = assert!(UUID_PREFIX.len() + STACK_ID_MAX + 1 + Part::TEXT_MAX <= UUID_MAX);
 
 /// Which stack a device belongs to: a PersistentVolume's uid, or a name a person gave.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StackId(String);
 
-/// What a device of ours is for. A new kind of device is a new role here, and nothing else.
+/// What a device of ours is for in the way of X's I/O: those that plans are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// X-era: records which blocks are written.
     Era,
     /// X-base: X's original table.
     Base,
+}
+
+/// A device of ours that only shows another one elsewhere: `linear`, never swapped, made before
+/// what needs it and removed after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mapping {
+    /// Over a device that device mapper does not run: X, under a name that a person chose.
+    Top,
+    /// Over the metadata, for tools that insist on opening it exclusively.
+    Access,
+    /// The metadata itself: an area of a pool.
+    Metadata,
+}
+
+/// Any device of ours. A new kind of device is a new role or mapping, and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// In the way of X's I/O.
+    Role(Role),
+    /// Beside it.
+    Mapping(Mapping),
 }
 
 /// A device's name: 1 to 127 bytes, no slash.
@@ -73,14 +94,14 @@ impl StackId {
         &self.0
     }
 
-    /// The name of this stack's device of that role.
-    pub fn name(&self, role: Role) -> DmName {
-        DmName(format!("{NAME_PREFIX}{}-{}", self.0, role.text()))
+    /// The name of this stack's device of that kind; a [`Mapping::Top`] has a person's instead.
+    pub fn name(&self, part: impl Into<Part>) -> DmName {
+        DmName(format!("{NAME_PREFIX}{}-{}", self.0, part.into().text()))
     }
 
-    /// The uuid of this stack's device of that role.
-    pub fn uuid(&self, role: Role) -> DmUuid {
-        DmUuid(format!("{UUID_PREFIX}{}-{}", self.0, role.text()))
+    /// The uuid of this stack's device of that kind.
+    pub fn uuid(&self, part: impl Into<Part>) -> DmUuid {
+        DmUuid(format!("{UUID_PREFIX}{}-{}", self.0, part.into().text()))
     }
 }
 
@@ -88,14 +109,55 @@ impl Role {
     /// All roles.
     pub const ALL: [Self; 2] = [Self::Era, Self::Base];
 
-    const TEXT_MAX: usize = 8;
-
     /// How names and uuids end.
     pub const fn text(self) -> &'static str {
         match self {
             Self::Era => "era",
             Self::Base => "base",
         }
+    }
+}
+
+impl Mapping {
+    /// All mappings.
+    pub const ALL: [Self; 3] = [Self::Top, Self::Access, Self::Metadata];
+
+    /// How names and uuids end.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Top => "top",
+            Self::Access => "access",
+            Self::Metadata => "metadata",
+        }
+    }
+}
+
+impl Part {
+    const TEXT_MAX: usize = 8;
+
+    /// All parts.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Role::ALL.into_iter().map(Self::Role).chain(Mapping::ALL.into_iter().map(Self::Mapping))
+    }
+
+    /// How names and uuids end.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Role(role) => role.text(),
+            Self::Mapping(mapping) => mapping.text(),
+        }
+    }
+}
+
+impl From<Role> for Part {
+    fn from(role: Role) -> Self {
+        Self::Role(role)
+    }
+}
+
+impl From<Mapping> for Part {
+    fn from(mapping: Mapping) -> Self {
+        Self::Mapping(mapping)
     }
 }
 
@@ -113,13 +175,13 @@ impl DmUuid {
     }
 
     /// Whose device of ours this is; none for everybody else's devices.
-    pub fn owner(&self) -> Option<(StackId, Role)> {
-        let (stack, role) = self.0.strip_prefix(UUID_PREFIX)?.rsplit_once('-')?;
-        let role = Role::ALL.into_iter().find(|known| known.text() == role)?;
-        Some((stack.parse().ok()?, role))
+    pub fn owner(&self) -> Option<(StackId, Part)> {
+        let (stack, part) = self.0.strip_prefix(UUID_PREFIX)?.rsplit_once('-')?;
+        let part = Part::all().find(|known| known.text() == part)?;
+        Some((stack.parse().ok()?, part))
     }
 
-    /// A device of ours, of whatever version: also of a role this one does not know.
+    /// A device of ours, of whatever version: also of a part this one does not know.
     pub fn is_ours(&self) -> bool {
         self.0.starts_with(UUID_PREFIX)
     }
@@ -202,23 +264,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_role_reads_back_from_its_uuid_at_the_greatest_length() {
+    fn every_part_reads_back_from_its_uuid_at_the_greatest_length() {
         let long = "a-".repeat(31) + "0";
         assert_eq!(long.len(), STACK_ID_MAX);
         for text in [long.as_str(), "-", "base", "x-era", "0b5e-era-base"] {
             let stack: StackId = text.parse().unwrap();
-            for role in Role::ALL {
-                let (name, uuid) = (stack.name(role), stack.uuid(role));
+            for part in Part::all() {
+                let (name, uuid) = (stack.name(part), stack.uuid(part));
                 assert_eq!(name.as_str().parse(), Ok(name.clone()));
                 assert_eq!(uuid.as_str().parse(), Ok(uuid.clone()));
-                assert_eq!(uuid.owner(), Some((stack.clone(), role)));
+                assert_eq!(uuid.owner(), Some((stack.clone(), part)));
             }
         }
     }
 
     #[test]
-    fn no_role_is_longer_than_the_proof_says() {
-        assert!(Role::ALL.iter().all(|role| role.text().len() <= Role::TEXT_MAX));
+    fn no_part_is_longer_than_the_proof_says() {
+        assert!(Part::all().all(|part| part.text().len() <= Part::TEXT_MAX));
     }
 
     #[test]

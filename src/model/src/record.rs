@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::discards::DiscardPolicy;
-use crate::names::{DmName, DmUuid, StackId};
+use crate::names::{DmName, DmUuid, Mapping, StackId};
 use crate::table::Table;
 use crate::units::{Bytes, DevNo, Granularity, SECTOR_BYTES, Sectors};
 
-/// The version that is written, and the only one that is read.
-pub const VERSION: u32 = 1;
+/// The version that is written.
+pub const VERSION: u32 = 2;
+/// The oldest that is read. It knew neither `keeper`, `stage` nor `access`.
+pub const OLDEST: u32 = 1;
 
 /// A stack as it was built, written durably before it is relied upon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +48,32 @@ pub struct Record {
     pub metadata_size: Bytes,
     /// How far the stack is.
     pub phase: Phase,
+    /// Who looks after it.
+    pub keeper: Keeper,
+    /// What X was put over, where X is a device of ours ([`Mapping::Top`]).
+    pub stage: Option<Stage>,
+    /// Whether there is a second way to the metadata ([`Mapping::Access`]).
+    pub access: bool,
+}
+
+/// Who looks after a stack, and so who may take it out unasked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Keeper {
+    /// The agent of a node, for Kubernetes.
+    #[default]
+    Agent,
+    /// Whoever runs `eratrack device` on the machine.
+    Administrator,
+}
+
+/// The device beneath an X of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// How it was named; after a reboot it is looked for there.
+    pub path: PathBuf,
+    /// What the device says of itself (`serial`, `wwid`, a dm uuid), if it says anything.
+    pub identity: Option<String>,
 }
 
 /// How far a stack is.
@@ -78,7 +106,9 @@ pub struct IdError(String);
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RecordError {
     /// Written by another version.
-    #[error("record version is {0}, expected {VERSION}; detach with the version that wrote it")]
+    #[error(
+        "record version is {0}, expected {OLDEST} to {VERSION}; detach with the version that wrote it"
+    )]
     Version(u32),
     /// The length beside the table is not the table's.
     #[error("record says {sectors} sectors, but its table has {table}")]
@@ -116,6 +146,12 @@ struct Unchecked {
     metadata: PathBuf,
     metadata_size: Bytes,
     phase: Phase,
+    #[serde(default)]
+    keeper: Keeper,
+    #[serde(default)]
+    stage: Option<Stage>,
+    #[serde(default)]
+    access: bool,
 }
 
 /// dm-era's metadata comes in blocks of this many bytes.
@@ -123,14 +159,16 @@ const METADATA_BLOCK: u64 = 8 * SECTOR_BYTES;
 
 impl Unchecked {
     fn check(&self) -> Result<(), RecordError> {
-        if self.version != VERSION {
+        if !(OLDEST..=VERSION).contains(&self.version) {
             return Err(RecordError::Version(self.version));
         }
         let table = self.original.length();
         if self.sectors != table {
             return Err(RecordError::Length { sectors: self.sectors, table });
         }
-        if let Some(uuid) = self.uuid.as_ref().filter(|uuid| uuid.is_ours()) {
+        let top = self.stage.as_ref().map(|_| self.stack.uuid(Mapping::Top));
+        let ours = self.uuid.as_ref().filter(|uuid| uuid.is_ours());
+        if let Some(uuid) = ours.filter(|uuid| Some(*uuid) != top.as_ref()) {
             return Err(RecordError::OwnDevice(uuid.clone()));
         }
         if !is_plain(&self.metadata) {
@@ -170,6 +208,9 @@ impl TryFrom<Unchecked> for Record {
             metadata: read.metadata,
             metadata_size: read.metadata_size,
             phase: read.phase,
+            keeper: read.keeper,
+            stage: read.stage,
+            access: read.access,
         })
     }
 }
@@ -191,6 +232,9 @@ impl From<Record> for Unchecked {
             metadata: record.metadata,
             metadata_size: record.metadata_size,
             phase: record.phase,
+            keeper: record.keeper,
+            stage: record.stage,
+            access: record.access,
         }
     }
 }
@@ -258,7 +302,7 @@ mod tests {
 
     fn good() -> Value {
         json!({
-            "version": 1,
+            "version": 2,
             "stack": "pv-1",
             "chain": "0b5e6a1c-4d0f-4f9e-8f43-0f5f2a3f0c11",
             "boot": "9e107d9d-372b-4b5a-a9f1-7d0c4f3b2a10",
@@ -271,7 +315,10 @@ mod tests {
             "discards": "Limit",
             "metadata": "/var/lib/eratrack/pv-1/metadata",
             "metadata_size": 4_194_304,
-            "phase": "Attached"
+            "phase": "Attached",
+            "keeper": "Administrator",
+            "stage": null,
+            "access": false
         })
     }
 
@@ -289,12 +336,34 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_the_first_version_reads_as_it_was_meant() {
+        let mut old = good();
+        old["version"] = json!(1);
+        for later in ["keeper", "stage", "access"] {
+            old.as_object_mut().unwrap().remove(later);
+        }
+        let record: Record = serde_json::from_value(old).unwrap();
+        assert_eq!((record.keeper, record.stage, record.access), (Keeper::Agent, None, false));
+    }
+
+    #[test]
+    fn a_top_of_its_own_may_be_the_device() {
+        let mut staged = good();
+        staged["stage"] = json!({"path": "/dev/disk/by-id/a", "identity": null});
+        staged["uuid"] = json!("CRYPT-SUBDEV-ERATRACK-pv-1-top");
+        assert!(serde_json::from_value::<Record>(staged.clone()).is_ok());
+        staged["uuid"] = json!("CRYPT-SUBDEV-ERATRACK-pv-2-top");
+        let error = serde_json::from_value::<Record>(staged).unwrap_err().to_string();
+        assert!(error.contains("eratrack's own"), "{error}");
+    }
+
+    #[test]
     fn what_does_not_agree_is_not_believed() {
         let says = |pointer: &str, value, part: &str| {
             let error = error_with(pointer, value);
             assert!(error.contains(part), "{pointer}: {error}");
         };
-        says("/version", json!(2), "version is 2");
+        says("/version", json!(3), "version is 3");
         says("/sectors", json!(65535), "its table has 65536");
         says("/original", json!("0 8 linear 8:0 0\n9 8 linear 8:0 9"), "starts at sector 9");
         says("/chain", json!("0B5E6A1C-4d0f-4f9e-8f43-0f5f2a3f0c11"), "is no uuid");

@@ -134,6 +134,9 @@ impl Host {
             metadata: self.store.metadata_on_machine(stack),
             metadata_size: Bytes(sizing.bytes()),
             phase: Phase::Attaching,
+            keeper: self.keeper,
+            stage: None,
+            access: false,
         })
     }
 

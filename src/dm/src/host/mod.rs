@@ -25,6 +25,7 @@ use std::time::Duration;
 use eratrack_model::check;
 use eratrack_model::names::StackId;
 use eratrack_model::plan::{Plan, Step};
+use eratrack_model::record::Keeper;
 use eratrack_model::stack::Observed;
 
 use crate::executor::{Executor, Outcome};
@@ -59,6 +60,7 @@ pub struct Host {
     nodes: Nodes,
     loops: Loops,
     lock_deadline: Duration,
+    keeper: Keeper,
     observer: MomentObserver,
 }
 
@@ -71,7 +73,7 @@ impl fmt::Debug for Host {
 impl Host {
     /// Touches nothing yet.
     pub fn new(config: HostConfig) -> Self {
-        let HostConfig { root, dm, store, nodes, lock_deadline } = config;
+        let HostConfig { root, dm, store, nodes, lock_deadline, keeper } = config;
         let machine = Machine::new(root);
         let nodes = Nodes::new(nodes);
         Self {
@@ -81,6 +83,7 @@ impl Host {
             dm,
             nodes,
             lock_deadline,
+            keeper,
             observer: Arc::new(|_| ()),
         }
     }

@@ -14,11 +14,13 @@ use crate::stack_lock::StackLock;
 use crate::store::StoreError;
 
 impl Host {
-    /// Finishes, undoes or takes over every stack that has a record, a file or a device. One
-    /// that cannot be cleared up now does not keep the others from it.
+    /// Finishes, undoes or takes over every stack that has a record, a file or a device, but for
+    /// those that somebody else keeps. One that cannot be cleared up now does not keep the others
+    /// from it.
     pub fn recover(&self) -> Result<Vec<Recovered>, HostError> {
         let stacks = self.all_stacks()?;
-        let recovered = stacks.into_iter().map(|stack| {
+        let ours = stacks.into_iter().filter(|stack| !self.is_kept_by_another(stack));
+        let recovered = ours.map(|stack| {
             let outcome = self.recover_stack(&stack);
             Recovered { stack, outcome }
         });
@@ -33,7 +35,12 @@ impl Host {
         outcome
     }
 
-    fn all_stacks(&self) -> Result<BTreeSet<StackId>, HostError> {
+    fn is_kept_by_another(&self, stack: &StackId) -> bool {
+        let record = self.store.read_record(stack);
+        record.is_ok_and(|record| record.is_some_and(|record| record.keeper != self.keeper))
+    }
+
+    pub(super) fn all_stacks(&self) -> Result<BTreeSet<StackId>, HostError> {
         let kept = self.store.stacks().unwrap_or_else(|error| {
             tracing::warn!(%error, "going by the devices alone");
             Vec::new()

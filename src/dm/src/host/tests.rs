@@ -9,7 +9,7 @@ use std::time::Duration;
 use eratrack_model::discards::DiscardPolicy;
 use eratrack_model::names::{DmName, DmUuid, Role, StackId};
 use eratrack_model::plan::{era_table, live_table};
-use eratrack_model::record::{ChainId, Phase, Record};
+use eratrack_model::record::{ChainId, Keeper, Phase, Record};
 use eratrack_model::refusal::Refusal;
 use eratrack_model::table::Table;
 use eratrack_model::units::{Bytes, DevNo, Granularity, Sectors};
@@ -148,6 +148,7 @@ impl Rig {
             // There is no such directory: no node is ever made.
             nodes: root.path().join("no-nodes"),
             lock_deadline: Duration::from_millis(30),
+            keeper: Keeper::Agent,
         });
         let record = Record {
             chain: "0b5e6a1c-4d0f-4f9e-8f43-0f5f2a3f0c11".parse().unwrap(),
@@ -162,6 +163,9 @@ impl Rig {
             metadata: host.store.metadata_on_machine(&stack),
             metadata_size: Bytes(1 << 20),
             phase: Phase::Attached,
+            keeper: Keeper::Agent,
+            stage: None,
+            access: false,
             stack,
         };
         host.store.make_dir().unwrap();
@@ -294,12 +298,7 @@ fn a_reload_while_an_attach_finds_a_stack_begins_a_new_chain() {
     let rig = Rig::new();
     let (x, original) = (rig.record.x, rig.original.clone());
     rig.once_after("status", 0, move |kernel| kernel.somebody_loads(x, &original, true));
-    let request = AttachRequest {
-        stack: rig.record.stack.clone(),
-        x,
-        granularity: GRANULARITY,
-        discards: None,
-    };
+    let request = AttachRequest::new(rig.record.stack.clone(), x, GRANULARITY);
     // It gets as far as a loop device, of which there is none here.
     let error = rig.host.attach(&request).unwrap_err();
     assert!(matches!(error, HostError::Loop(_) | HostError::Store(_)), "{error}");
@@ -413,7 +412,7 @@ fn what_a_killed_process_left_suspended_is_resumed_whatever_comes_next() {
         |rig| assert_eq!(rig.host.detach(&rig.record.stack).unwrap(), Detached::Restored),
         |rig| {
             let (stack, x) = (rig.record.stack.clone(), rig.record.x);
-            let request = AttachRequest { stack, x, granularity: GRANULARITY, discards: None };
+            let request = AttachRequest::new(stack, x, GRANULARITY);
             assert!(!rig.host.attach(&request).unwrap().created);
         },
         // The disk of the record may be what failed.
@@ -492,7 +491,7 @@ fn a_device_that_is_gone_is_not_found() {
     rig.host.detach(&rig.record.stack).unwrap();
     let x = DevNo { major: 253, minor: 99 };
     let (stack, granularity) = (rig.record.stack.clone(), GRANULARITY);
-    let request = AttachRequest { stack, x, granularity, discards: None };
+    let request = AttachRequest::new(stack, x, granularity);
     let error = rig.host.attach(&request).unwrap_err();
     assert_eq!(error.reason(), "DeviceNotFound", "{error}");
 }
@@ -542,4 +541,13 @@ fn a_table_that_somebody_loads_over_ours_is_not_made_live_by_us() {
         assert_eq!(rig.live(), *in_use);
         assert_eq!(rig.kernel().table(x, Slot::Inactive).unwrap().as_ref(), waiting);
     }
+}
+
+#[test]
+fn what_an_administrator_keeps_is_not_the_agents_to_recover() {
+    let rig = Rig::new();
+    let keeper = Keeper::Administrator;
+    rig.host.store.write_record(&Record { keeper, ..rig.record.clone() }).unwrap();
+    assert_eq!(rig.host.recover().unwrap(), []);
+    assert_eq!(rig.live(), live_table(&rig.original, rig.era, Sectors(8)));
 }

@@ -8,7 +8,7 @@ use eratrack_model::Era;
 use eratrack_model::discards::DiscardPolicy;
 use eratrack_model::extents::ChangedBlocks;
 use eratrack_model::names::StackId;
-use eratrack_model::record::Record;
+use eratrack_model::record::{Keeper, Record};
 use eratrack_model::table::Table;
 use eratrack_model::units::{DevNo, Granularity};
 
@@ -29,6 +29,8 @@ pub struct HostConfig {
     pub nodes: PathBuf,
     /// How long to wait for LVM to give its lock back.
     pub lock_deadline: Duration,
+    /// For whom this host works: what it attaches is theirs, and only theirs is recovered unasked.
+    pub keeper: Keeper,
 }
 
 /// What shall be tracked, and how.
@@ -43,6 +45,13 @@ pub struct AttachRequest {
     /// What becomes of discards; none lets the device decide
     /// ([`DiscardPolicy::decide`]).
     pub discards: Option<DiscardPolicy>,
+}
+
+impl AttachRequest {
+    /// With what most want of the rest.
+    pub fn new(stack: StackId, x: DevNo, granularity: Granularity) -> Self {
+        Self { stack, x, granularity, discards: None }
+    }
 }
 
 /// A stack that is in place.

@@ -1,7 +1,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use eratrack_model::discards::DiscardPolicy;
-use eratrack_model::record::Phase;
+use eratrack_model::record::{Keeper, Phase};
 use eratrack_model::units::{DevNo, Granularity, Sectors};
 
 use super::*;
@@ -25,6 +25,9 @@ fn record(stack: &StackId) -> Record {
         metadata: "/var/lib/eratrack/a/era-metadata".into(),
         metadata_size: Bytes(1 << 20),
         phase: Phase::Attaching,
+        keeper: Keeper::Agent,
+        stage: None,
+        access: false,
     }
 }
 
@@ -62,10 +65,10 @@ fn a_record_that_is_not_understood_says_where_and_why() {
     let (store, stack): (_, StackId) = (store(root.path()), "a".parse().unwrap());
     store.write_record(&record(&stack)).unwrap();
     let path = store.stack_dir(&stack).join(RECORD);
-    let newer = fs::read_to_string(&path).unwrap().replace("\"version\": 1", "\"version\": 2");
+    let newer = fs::read_to_string(&path).unwrap().replace("\"version\": 2", "\"version\": 3");
     fs::write(&path, newer).unwrap();
     let error = store.read_record(&stack).unwrap_err().to_string();
-    assert!(error.contains("record.json") && error.contains("version is 2, expected 1"), "{error}");
+    assert!(error.contains("record.json") && error.contains("version is 3, expected 1 to 2"), "{error}");
     fs::write(&path, "{").unwrap();
     assert!(matches!(store.read_record(&stack), Err(StoreError::Record { .. })));
 }

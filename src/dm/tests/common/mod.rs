@@ -11,6 +11,7 @@ use std::time::Duration;
 use eratrack_dm::linux::Kernel;
 use eratrack_dm::store::StoreConfig;
 use eratrack_dm::{AttachRequest, Changes, DeviceMapper, Host, HostConfig, Moment};
+use eratrack_model::record::Keeper;
 use eratrack_model::units::{DevNo, Granularity, Sectors};
 use kit::{Disk, Mount, Volume, VolumeGroup};
 
@@ -27,7 +28,8 @@ pub(crate) fn impatient_host(dir: &Path) -> Host {
 /// The same over another device mapper.
 pub(crate) fn host_over(dir: &Path, dm: Arc<dyn DeviceMapper>, lock_deadline: Duration) -> Host {
     let store = StoreConfig { per_node_percent: 100, ..StoreConfig::new(dir.join("eratrack")) };
-    Host::new(HostConfig { root: "/".into(), dm, store, nodes: "/dev".into(), lock_deadline })
+    let (root, nodes, keeper) = ("/".into(), "/dev".into(), Keeper::Agent);
+    Host::new(HostConfig { root, dm, store, nodes, lock_deadline, keeper })
 }
 
 fn kernel() -> Arc<Kernel> {
@@ -50,12 +52,8 @@ pub(crate) fn request(volume: &Volume, stack: &str, granularity: &str) -> Attach
 }
 
 pub(crate) fn request_for(x: DevNo, stack: &str, granularity: &str) -> AttachRequest {
-    AttachRequest {
-        stack: stack.parse().expect("a valid stack name"),
-        x,
-        granularity: granularity.parse().expect("a valid granularity"),
-        discards: None,
-    }
+    let granularity = granularity.parse().expect("a valid granularity");
+    AttachRequest::new(stack.parse().expect("a valid stack name"), x, granularity)
 }
 
 pub(crate) fn block_size(granularity: Granularity) -> usize {

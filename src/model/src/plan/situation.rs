@@ -1,6 +1,6 @@
 use super::{Refusal, Step, shape};
 use crate::lvm::VgName;
-use crate::names::{DmUuid, Role};
+use crate::names::{Mapping, Role};
 use crate::stack::{Device, Observed, Subject, Volume};
 use crate::table::{Table, Target};
 use crate::units::DevNo;
@@ -28,7 +28,9 @@ pub(super) fn volume(observed: &Observed) -> Result<&Volume, Refusal> {
         Subject::Gone => Err(Refusal::Gone),
         Subject::NotDeviceMapper(number) => Err(Refusal::NotDeviceMapper { number: *number }),
         Subject::Mapped(volume) => {
-            let ours = volume.device.uuid.as_ref().is_some_and(DmUuid::is_ours);
+            let top = observed.stack.uuid(Mapping::Top);
+            let ours =
+                volume.device.uuid.as_ref().is_some_and(|uuid| uuid.is_ours() && *uuid != top);
             let name = volume.device.name.clone();
             if ours { Err(Refusal::OwnDevice { name }) } else { Ok(volume) }
         }

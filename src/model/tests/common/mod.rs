@@ -287,7 +287,7 @@ impl Machine {
     }
 
     fn create(&mut self, role: Role, name: DmName, uuid: DmUuid) {
-        assert_eq!(uuid.owner(), Some(("pv-1".parse::<StackId>().unwrap(), role)));
+        assert_eq!(uuid.owner(), Some(("pv-1".parse::<StackId>().unwrap(), role.into())));
         let number = number(self.next_minor);
         self.next_minor += 1;
         let discards = DiscardLimits::default();

@@ -13,7 +13,7 @@ use eratrack_dm::{
     Recovery,
 };
 use eratrack_model::names::StackId;
-use eratrack_model::record::Record;
+use eratrack_model::record::{Keeper, Record};
 use eratrack_model::units::{Bytes, SECTOR_BYTES, Sectors};
 use eratrack_model::{Era, units};
 use k8s_openapi::jiff::Timestamp;
@@ -52,6 +52,7 @@ impl HostStacks {
             store,
             nodes: PathBuf::from("/dev"),
             lock_deadline: LVM_DEADLINE,
+            keeper: Keeper::Agent,
         });
         Ok(Self { host, records: Mutex::default() })
     }
@@ -100,12 +101,8 @@ impl Stacks for HostStacks {
     }
 
     fn attach(&self, wanted: &Wanted) -> Result<(Tracked, bool), StackError> {
-        let request = AttachRequest {
-            stack: stack_id(&wanted.volume_uid)?,
-            x: wanted.device,
-            granularity: in_units(wanted.granularity)?,
-            discards: None,
-        };
+        let (stack, granularity) = (stack_id(&wanted.volume_uid)?, in_units(wanted.granularity)?);
+        let request = AttachRequest::new(stack, wanted.device, granularity);
         let attached = self.host.attach(&request).map_err(|error| stack_error(&error))?;
         let tracked = tracked(&attached.record)?;
         self.records().insert(wanted.volume_uid.clone(), attached.record);
