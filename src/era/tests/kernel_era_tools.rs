@@ -113,7 +113,7 @@ fn a_clean_end_agrees_with_era_invalidate_and_with_what_was_written() {
         let era = Era(era);
         let ours = rig::changed(&read, era);
         assert_eq!(ours, rig::since(&writes, era), "since {era}");
-        assert_eq!(ours, rig::era_invalidate(&metadata, era), "since {era}");
+        assert_eq!(ours, rig::era_invalidate(&metadata.path(), era), "since {era}");
         let mut document = Vec::new();
         render::xml(&mut document, read.changed_since(era).unwrap().runs()).unwrap();
         assert_eq!(ours, rig::parse_blocks(&String::from_utf8(document).unwrap()));
@@ -227,10 +227,10 @@ fn an_unclean_end_loses_no_write() {
     let everything = rig::changed(&rig::open(&copy, View::Live), Era(1));
     assert_eq!(everything, ours.union(&before).copied().collect());
     // The tool leaves the current writeset out: it is no oracle here.
-    assert!(rig::era_invalidate(&copy, era).is_empty());
+    assert!(rig::era_invalidate(&copy.path(), era).is_empty());
 
     drop(Tracked::create("cut-again", &copy, &origin, BLOCKS));
-    assert_eq!(rig::era_invalidate(&copy, era), ours);
+    assert_eq!(rig::era_invalidate(&copy.path(), era), ours);
     assert_eq!(rig::changed(&rig::open(&copy, View::Live), era), ours);
 }
 

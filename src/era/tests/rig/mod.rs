@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use era_metadata::{Block, BlockSet, Era, FileSource, Metadata, View};
@@ -167,9 +167,8 @@ pub(crate) fn changed(metadata: &Metadata<FileSource>, since: Era) -> BTreeSet<u
     numbers(&metadata.changed_since(since).unwrap_or_else(|error| panic!("{error}")))
 }
 
-/// What the packaged tool lists of a device that is not in use.
-pub(crate) fn era_invalidate(device: &Mapped, since: Era) -> BTreeSet<u64> {
-    let path = device.path();
+/// What the packaged tool lists of metadata that is not in use.
+pub(crate) fn era_invalidate(path: &Path, since: Era) -> BTreeSet<u64> {
     let since = since.to_string();
     parse_blocks(&run("era_invalidate", &["--written-since", &since, path.to_str().unwrap()]))
 }
