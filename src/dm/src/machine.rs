@@ -132,6 +132,43 @@ impl Machine {
         write(&self.queue(dev).join("read_ahead_kb"), &kib.to_string())
     }
 
+    /// Whether nothing can be written to it.
+    pub fn read_only(&self, dev: DevNo) -> Result<bool, MachineError> {
+        Ok(read(&self.block(dev).join("ro"))? == "1")
+    }
+
+    /// Writes and discards that it has completed or begun since it appeared; none if the device is
+    /// not told to count them.
+    pub fn writes(&self, dev: DevNo) -> Result<Option<u64>, MachineError> {
+        if read(&self.queue(dev).join("iostats"))? != "1" {
+            return Ok(None);
+        }
+        let path = self.block(dev).join("stat");
+        let text = read(&path)?;
+        let figures: Vec<u64> = text.split_whitespace().map_while(|f| f.parse().ok()).collect();
+        // Writes completed, requests in flight (of whatever kind), discards completed.
+        let counted = [4, 8, 11].map(|field| figures.get(field).copied());
+        let total = counted.into_iter().sum::<Option<u64>>();
+        total.map(Some).ok_or_else(|| short(&path, &text))
+    }
+
+    /// What it says of itself, the first of: its device-mapper uuid, its world-wide name, its
+    /// serial number. A partition says what its disk says, and its own number.
+    pub fn identity(&self, dev: DevNo) -> Result<Option<String>, MachineError> {
+        let dir = self.block(dev);
+        let partition = read_if_there(&dir.join("partition"))?;
+        let whole = if partition.is_some() { dir.join("..") } else { dir };
+        for file in ["dm/uuid", "wwid", "device/wwid", "serial", "device/serial"] {
+            let found = read_if_there(&whole.join(file)).unwrap_or_default();
+            if let Some(text) = found.filter(|text| !text.is_empty()) {
+                let part =
+                    partition.map_or_else(String::new, |number| format!(" partition {number}"));
+                return Ok(Some(format!("{text}{part}")));
+            }
+        }
+        Ok(None)
+    }
+
     /// Its logical block.
     pub fn logical_block(&self, dev: DevNo) -> Result<Bytes, MachineError> {
         read_as(&self.queue(dev).join("logical_block_size")).map(Bytes)

@@ -7,6 +7,7 @@
 //! [`extents::ChangedBlocks`] -> runs -> [`slices::fit`] -> the texts that are published.
 
 pub mod check;
+pub mod continuity;
 pub mod discards;
 pub mod extents;
 mod granularity;

@@ -152,7 +152,7 @@ pub enum Step {
 pub enum Skipped {
     /// X has no LVM lock to take.
     Lock,
-    /// The metadata keeps its contents: X-era is there and has read it.
+    /// The metadata keeps its contents: X-era has read it, or shall go on in it.
     Zero,
     /// A device of ours is there with the right table.
     Build(Role),

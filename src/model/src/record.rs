@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::continuity::Seal;
 use crate::discards::DiscardPolicy;
 use crate::names::{DmName, DmUuid, Mapping, StackId};
 use crate::table::Table;
@@ -15,7 +16,7 @@ use crate::units::{Bytes, DevNo, Granularity, SECTOR_BYTES, Sectors};
 
 /// The version that is written.
 pub const VERSION: u32 = 2;
-/// The oldest that is read. It knew neither `keeper`, `stage` nor `access`.
+/// The oldest that is read. It knew nothing of `keeper` and what follows.
 pub const OLDEST: u32 = 1;
 
 /// A stack as it was built, written durably before it is relied upon.
@@ -54,6 +55,8 @@ pub struct Record {
     pub stage: Option<Stage>,
     /// Whether there is a second way to the metadata ([`Mapping::Access`]).
     pub access: bool,
+    /// What was known of X when it was shut down in order.
+    pub seal: Option<Seal>,
 }
 
 /// Who looks after a stack, and so who may take it out unasked.
@@ -152,6 +155,8 @@ struct Unchecked {
     stage: Option<Stage>,
     #[serde(default)]
     access: bool,
+    #[serde(default)]
+    seal: Option<Seal>,
 }
 
 /// dm-era's metadata comes in blocks of this many bytes.
@@ -211,6 +216,7 @@ impl TryFrom<Unchecked> for Record {
             keeper: read.keeper,
             stage: read.stage,
             access: read.access,
+            seal: read.seal,
         })
     }
 }
@@ -235,6 +241,7 @@ impl From<Record> for Unchecked {
             keeper: record.keeper,
             stage: record.stage,
             access: record.access,
+            seal: record.seal,
         }
     }
 }
@@ -318,7 +325,8 @@ mod tests {
             "phase": "Attached",
             "keeper": "Administrator",
             "stage": null,
-            "access": false
+            "access": false,
+            "seal": null
         })
     }
 
@@ -339,7 +347,7 @@ mod tests {
     fn a_record_of_the_first_version_reads_as_it_was_meant() {
         let mut old = good();
         old["version"] = json!(1);
-        for later in ["keeper", "stage", "access"] {
+        for later in ["keeper", "stage", "access", "seal"] {
             old.as_object_mut().unwrap().remove(later);
         }
         let record: Record = serde_json::from_value(old).unwrap();

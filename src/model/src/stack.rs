@@ -109,6 +109,9 @@ pub enum Contents {
     /// A chain goes on in it, and X goes through era with it. Never put in: nobody recorded
     /// what was written to X while era was not there (invariant I2).
     Kept,
+    /// A chain goes on in it after a reboot, because nothing was written to X while era was not
+    /// there: somebody holds a [`Proof`](crate::continuity::Proof).
+    Proven,
 }
 
 /// A block device below another.

@@ -278,6 +278,20 @@ fn a_chain_does_not_go_on_in_metadata_that_x_went_without() {
     assert_eq!(broken_rule(&plan, &observed), Some(Rule::ChainUnbroken));
 }
 
+/// After a reboot, somebody has proven that nothing was written meanwhile.
+#[test]
+fn a_proven_chain_goes_on_and_is_never_zeroed() {
+    let mut wanted = tracked();
+    wanted.metadata.contents = Contents::Proven;
+    let observed = Machine::new(volume(THICK, true)).observe();
+    let mut plan = plan::plan(&observed, &Desired::Tracked(wanted)).unwrap();
+    assert!(!plan.steps.iter().any(|step| matches!(step, Step::ZeroMetadata { .. })), "{plan}");
+    assert_eq!(broken_rule(&plan, &observed), None);
+    let zero = Step::ZeroMetadata { device: tracked().metadata.number, length: Sectors(8) };
+    plan.steps.insert(2, zero);
+    assert_eq!(broken_rule(&plan, &observed), Some(Rule::ZeroOnlyFresh));
+}
+
 #[test]
 fn somebody_elses_table_may_not_be_cleared() {
     let (mut plan, mut observed) = insertion(THICK);

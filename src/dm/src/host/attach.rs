@@ -2,7 +2,7 @@
 
 use era_metadata::sizing;
 use eratrack_model::discards::DiscardPolicy;
-use eratrack_model::names::{Role, StackId};
+use eratrack_model::names::{Mapping, Role, StackId};
 use eratrack_model::plan;
 use eratrack_model::record::{Phase, Record};
 use eratrack_model::refusal::Refusal;
@@ -10,6 +10,7 @@ use eratrack_model::stack::{Contents, Desired, MetadataArea, Observed, Subject, 
 use eratrack_model::table::{Table, Target};
 use eratrack_model::units::{Bytes, DevNo};
 
+use super::stage::over;
 use super::{AttachRequest, Attached, Host, HostError, Liveness};
 use crate::era_status::EraStatus;
 use crate::stack_lock::StackLock;
@@ -21,23 +22,39 @@ impl Host {
     pub fn attach(&self, request: &AttachRequest) -> Result<Attached, HostError> {
         let lock = self.lock_stack(&request.stack)?;
         self.wake(&lock, &request.stack)?;
-        if let Some((record, created)) = self.adopt(&lock, request)? {
+        self.attach_locked(&lock, request)
+    }
+
+    pub(super) fn attach_locked(
+        &self,
+        lock: &StackLock,
+        request: &AttachRequest,
+    ) -> Result<Attached, HostError> {
+        if let Some((record, created)) = self.adopt(lock, request)? {
             return Ok(Attached { record, created });
         }
-        self.take_down(&lock, &request.stack)?;
-        let observed = self.observe(&request.stack, Some(request.x))?;
-        plan::eligible(&observed, request.granularity)?;
-        let record = self.new_record(request, &observed)?;
-        self.store.check_room(record.metadata_size)?;
-        match self.build(&lock, record, &observed) {
+        self.take_down(lock, &request.stack)?;
+        match self.attach_anew(lock, request) {
             Ok(record) => Ok(Attached { record, created: true }),
             Err(error) => {
-                if let Err(undo) = self.take_down(&lock, &request.stack) {
+                if let Err(undo) = self.take_down(lock, &request.stack) {
                     tracing::warn!(stack = %request.stack, %undo, "what was begun is left for the next start");
                 }
                 Err(error)
             }
         }
+    }
+
+    fn attach_anew(&self, lock: &StackLock, request: &AttachRequest) -> Result<Record, HostError> {
+        let x = match &request.stage {
+            Some(stage) => self.put_top(&request.stack, stage, request.x)?,
+            None => request.x,
+        };
+        let observed = self.observe(&request.stack, Some(x))?;
+        plan::eligible(&observed, request.granularity)?;
+        let record = self.new_record(request, x, &observed)?;
+        self.store.check_room(record.metadata_size)?;
+        self.build(lock, record, &observed)
     }
 
     /// The stack as asked for, if X goes through it and it works.
@@ -59,7 +76,7 @@ impl Host {
         {
             return Ok(None);
         }
-        if record.x != request.x {
+        if beneath(&record) != request.x {
             let what = format!("it tracks {}, not {}; detach it first", record.x, request.x);
             return Err(HostError::Unexpected { stack: request.stack.clone(), what });
         }
@@ -100,6 +117,7 @@ impl Host {
             plan => plan?,
         };
         self.execute(lock, &observed, &plan)?;
+        self.put_access(&record, metadata)?;
         if record.phase != Phase::Attached {
             record.phase = Phase::Attached;
             self.about_to("write the record: attached");
@@ -111,9 +129,10 @@ impl Host {
     fn new_record(
         &self,
         request: &AttachRequest,
+        x: DevNo,
         observed: &Observed,
     ) -> Result<Record, HostError> {
-        let AttachRequest { stack, x, granularity, discards } = request;
+        let AttachRequest { stack, x: _, granularity, discards, stage, access } = request;
         let volume = mapped(observed)?;
         let original = volume.device.live.clone().ok_or(Refusal::Gone)?;
         let sectors = original.length();
@@ -124,7 +143,7 @@ impl Host {
             stack: stack.clone(),
             chain: self.machine.new_chain()?,
             boot: self.machine.boot_id()?,
-            x: *x,
+            x,
             name: volume.device.name.clone(),
             uuid: volume.device.uuid.clone(),
             original,
@@ -135,8 +154,9 @@ impl Host {
             metadata_size: Bytes(sizing.bytes()),
             phase: Phase::Attaching,
             keeper: self.keeper,
-            stage: None,
-            access: false,
+            stage: stage.as_ref().map(|stage| stage.device.clone()),
+            access: *access,
+            seal: None,
         })
     }
 
@@ -156,13 +176,24 @@ impl Host {
         let desired = self.desired(&record, metadata, Contents::Fresh)?;
         let plan = plan::plan(observed, &desired)?;
         self.execute(lock, observed, &plan)?;
+        self.put_access(&record, metadata)?;
         let attached = Record { phase: Phase::Attached, ..record };
         self.about_to("write the record: attached");
         self.store.write_record(&attached)?;
         Ok(attached)
     }
 
-    fn desired(
+    /// The second way to the metadata, if it is wished for.
+    pub(super) fn put_access(&self, record: &Record, metadata: DevNo) -> Result<(), HostError> {
+        if record.access {
+            let (stack, mapping) = (&record.stack, Mapping::Access);
+            let table = over(metadata, self.machine.length(metadata)?)?;
+            self.map(stack, mapping, &stack.name(mapping), &table)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn desired(
         &self,
         record: &Record,
         metadata: DevNo,
@@ -200,6 +231,12 @@ impl Host {
             what: format!("{} has no era table", stack.name(Role::Era)),
         })
     }
+}
+
+/// The device that was asked for: X, or what an X of ours was put over.
+fn beneath(record: &Record) -> DevNo {
+    let over = record.stage.as_ref().and_then(|_| record.original.devices().next());
+    over.copied().unwrap_or(record.x)
 }
 
 fn mapped(observed: &Observed) -> Result<&Volume, Refusal> {

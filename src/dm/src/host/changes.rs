@@ -31,6 +31,10 @@ impl Host {
         let lock = self.lock_stack(&record.stack)?;
         self.require_own_chain(&lock, record)?;
         self.require_intact(record)?;
+        // What was written since it was taken is not in it.
+        if self.held_by_hand(record)?.is_some() {
+            return Err(HostError::Held { stack: record.stack.clone() });
+        }
         self.take(record)?;
         let read = self.read_held(record, since);
         let dropped = self.drop_held(record);
@@ -51,9 +55,10 @@ impl Host {
         })
     }
 
-    fn take(&self, record: &Record) -> Result<(), HostError> {
-        if let EraStatus::Working { held: Some(_), .. } = self.working(record)? {
-            // A process that was killed while it read has left it; only one can be held.
+    pub(super) fn take(&self, record: &Record) -> Result<(), HostError> {
+        if let EraStatus::Working { held: Some(block), .. } = self.working(record)? {
+            // Only one can be held.
+            tracing::warn!(stack = %record.stack, block, "dropping a metadata snapshot that a reader left when it was killed");
             self.drop_held(record)?;
         }
         self.about_to("take the metadata snapshot");
@@ -83,7 +88,7 @@ impl Host {
         }
     }
 
-    fn working(&self, record: &Record) -> Result<EraStatus, HostError> {
+    pub(super) fn working(&self, record: &Record) -> Result<EraStatus, HostError> {
         match self.status(record)? {
             EraStatus::Error => Err(HostError::EraFailed { stack: record.stack.clone() }),
             working @ EraStatus::Working { .. } => Ok(working),
@@ -107,7 +112,7 @@ impl Host {
         read.map_err(|error| device.found().unwrap_or(error))
     }
 
-    fn open_metadata(&self, record: &Record) -> Result<FileSource, HostError> {
+    pub(super) fn open_metadata(&self, record: &Record) -> Result<FileSource, HostError> {
         let device = self.metadata_device(&record.stack)?;
         let opened =
             self.nodes.open_direct(device).and_then(|file: File| FileSource::from_file(file));
@@ -144,7 +149,11 @@ fn read_held(
     if now.current_era() == metadata.current_era() { Ok(changed) } else { Err(taken_again(record)) }
 }
 
-fn verify_geometry(record: &Record, granularity: u32, blocks: u32) -> Result<(), HostError> {
+pub(super) fn verify_geometry(
+    record: &Record,
+    granularity: u32,
+    blocks: u32,
+) -> Result<(), HostError> {
     let expected = (record.granularity.sectors().0, record.blocks());
     let found = (u64::from(granularity), u64::from(blocks));
     if found == expected {

@@ -1,13 +1,15 @@
 //! X's own table back, and nothing of ours left.
 
-use eratrack_model::names::{Role, StackId};
+use eratrack_model::names::{Mapping, Role, StackId};
 use eratrack_model::plan::{self, Step};
 use eratrack_model::record::{Phase, Record};
 use eratrack_model::stack::{Desired, Observed};
 use eratrack_model::table::Target;
 use eratrack_model::units::DevNo;
 
+use super::mapping::Unmapped;
 use super::{Detached, Host, HostError};
+use crate::port::Lookup;
 use crate::stack_lock::StackLock;
 
 /// The loop driver's number (`LOOP_MAJOR`).
@@ -31,12 +33,21 @@ impl Host {
         let observed = self.observe(stack, self.x_of(stack, record.as_ref())?)?;
         let devices = observed.era.is_some() || observed.base.is_some();
         if !devices && !self.store.stacks()?.contains(stack) {
-            return Ok(Detached::NothingThere);
+            let top = self.find(&Lookup::Uuid(stack.uuid(Mapping::Top)))?;
+            return match (top, self.take_top(stack)?) {
+                (None, _) => Ok(Detached::NothingThere),
+                (Some(_), true) => Ok(Detached::RemainsRemoved),
+                (Some(_), false) => Ok(Detached::TopStays),
+            };
         }
         let plan = plan::plan(&observed, &Desired::Untracked)?;
         let restores = plan.steps.iter().any(|step| matches!(step, Step::SwapIn { .. }));
         self.say_detaching(record);
         self.execute(lock, &observed, &plan)?;
+        self.take_access(stack)?;
+        if !self.take_top(stack)? {
+            return Ok(Detached::TopStays);
+        }
         match self.remove_files(stack, &observed) {
             Ok(()) if restores => Ok(Detached::Restored),
             Ok(()) => Ok(Detached::RemainsRemoved),
@@ -46,6 +57,16 @@ impl Host {
                 Ok(Detached::Restored)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    fn take_access(&self, stack: &StackId) -> Result<(), HostError> {
+        self.forget_note(stack)?;
+        match self.unmap(stack, Mapping::Access)? {
+            Unmapped::Gone => Ok(()),
+            Unmapped::InUse { open_count } => {
+                Err(HostError::InUse { name: stack.name(Mapping::Access), open_count })
+            }
         }
     }
 

@@ -1,10 +1,11 @@
 use era_metadata::sizing::SizingError;
 use eratrack_model::check::Violation;
-use eratrack_model::names::StackId;
+use eratrack_model::names::{DmName, StackId};
 use eratrack_model::plan::Step;
 use eratrack_model::refusal::Refusal;
 use eratrack_model::units::DevNo;
 
+use super::stage::StageError;
 use crate::executor::{StepError, StepErrorKind};
 use crate::linux::LoopError;
 use crate::machine::MachineError;
@@ -72,6 +73,42 @@ pub enum HostError {
         /// The stack.
         stack: StackId,
     },
+    /// A person holds the metadata snapshot, so that no newer one can be read.
+    #[error(
+        "a metadata snapshot of stack {stack} is held by hand: read that one, or give it back with `eratrack device release {stack}`"
+    )]
+    Held {
+        /// The stack.
+        stack: StackId,
+    },
+    /// The stack is not ours to meddle with.
+    #[error("stack {stack} is kept by {keeper}; it is not changed from here")]
+    KeptByAnother {
+        /// The stack.
+        stack: StackId,
+        /// By whom.
+        keeper: &'static str,
+    },
+    /// Nothing can be put over a device; nothing was changed.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// A device of ours is open.
+    #[error("device {name} is open {open_count} times; close what uses it")]
+    InUse {
+        /// Its name.
+        name: DmName,
+        /// How often.
+        open_count: u32,
+    },
+    /// A device cannot be opened.
+    #[error("device {device} cannot be opened")]
+    Open {
+        /// The device.
+        device: DevNo,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The metadata cannot be read.
     #[error("the metadata of stack {stack} cannot be read: {source}")]
     Metadata {
@@ -127,16 +164,21 @@ impl HostError {
                 | StepErrorKind::Limit { .. }
                 | StepErrorKind::Status { .. } => "OperationFailed",
             },
-            Self::Lock(StackLockError::Deadline { .. }) => "DeviceBusy",
+            Self::Lock(StackLockError::Deadline { .. })
+            | Self::Held { .. }
+            | Self::InUse { .. } => "DeviceBusy",
             Self::NotIntact { .. } => "TableReloaded",
             Self::EraFailed { .. } => "MetadataError",
             Self::Metadata { .. } => "MetadataLost",
+            Self::Stage(stage) => stage.reason(),
             Self::Plan { .. }
             | Self::Lock(StackLockError::Io { .. })
             | Self::DeviceMapper(_)
             | Self::NewEra(_)
             | Self::Loop(_)
             | Self::Machine(_)
+            | Self::KeptByAnother { .. }
+            | Self::Open { .. }
             | Self::Unexpected { .. } => "OperationFailed",
         }
     }

@@ -87,6 +87,14 @@ impl Host {
     pub fn boundary(&self, record: &Record) -> Result<Boundary, HostError> {
         let lock = self.lock_stack(&record.stack)?;
         self.require_own_chain(&lock, record)?;
+        self.boundary_locked(&lock, record)
+    }
+
+    pub(super) fn boundary_locked(
+        &self,
+        lock: &StackLock,
+        record: &Record,
+    ) -> Result<Boundary, HostError> {
         self.require_intact(record)?;
         // Before the checkpoint: a discard that begins after this counts as later. One that is under way may be counted already
         // (Linux 6.1 counts it when it begins); the drain waits for it, so that it is in the copy.
@@ -94,7 +102,7 @@ impl Host {
         let observed = self.observe(&record.stack, Some(record.x))?;
         let plan = plan::plan_boundary(&observed)?;
         let outcome =
-            self.execute(&lock, &observed, &plan).map_err(|e| self.era_failed(record, e))?;
+            self.execute(lock, &observed, &plan).map_err(|e| self.era_failed(record, e))?;
         self.require_intact(record)?;
         let read = outcome.era.zip(outcome.metadata);
         let (era, (metadata_used, metadata_total)) = read.ok_or_else(|| HostError::Unexpected {

@@ -10,11 +10,17 @@ mod attended;
 mod boundaries;
 mod changes;
 mod detach;
+mod ends;
 mod error;
+mod held;
+mod mapping;
 mod measure;
 mod observe;
+mod records;
 mod recover;
 mod refit;
+mod restore;
+mod stage;
 mod surroundings;
 mod types;
 
@@ -36,6 +42,10 @@ use crate::stack_lock::StackLock;
 use crate::store::FileStore;
 
 pub use error::HostError;
+pub use held::{HeldByHand, Released};
+pub use records::Known;
+pub use restore::{RestoreOutcome, Restored, SealOutcome};
+pub use stage::{StageError, StageRequest};
 use surroundings::At;
 pub use types::*;
 

@@ -166,6 +166,7 @@ impl Rig {
             keeper: Keeper::Agent,
             stage: None,
             access: false,
+            seal: None,
             stack,
         };
         host.store.make_dir().unwrap();

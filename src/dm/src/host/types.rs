@@ -12,6 +12,7 @@ use eratrack_model::record::{Keeper, Record};
 use eratrack_model::table::Table;
 use eratrack_model::units::{DevNo, Granularity};
 
+use super::StageRequest;
 use crate::port::DeviceMapper;
 use crate::store::StoreConfig;
 
@@ -45,12 +46,17 @@ pub struct AttachRequest {
     /// What becomes of discards; none lets the device decide
     /// ([`DiscardPolicy::decide`]).
     pub discards: Option<DiscardPolicy>,
+    /// Whether X is a device that device mapper does not run, and is to be put over it.
+    pub stage: Option<StageRequest>,
+    /// Whether to make a second way to the metadata, for tools that insist on opening it
+    /// exclusively.
+    pub access: bool,
 }
 
 impl AttachRequest {
     /// With what most want of the rest.
     pub fn new(stack: StackId, x: DevNo, granularity: Granularity) -> Self {
-        Self { stack, x, granularity, discards: None }
+        Self { stack, x, granularity, discards: None, stage: None, access: false }
     }
 }
 
@@ -129,6 +135,9 @@ pub enum Detached {
     Restored,
     /// X went on without us, or is gone; our remains were removed.
     RemainsRemoved,
+    /// X is a device of ours, with the plain table that it would have had without era, and stays
+    /// while somebody uses it: detach again afterwards.
+    TopStays,
     /// There was nothing.
     NothingThere,
 }

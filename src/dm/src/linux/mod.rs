@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use devicemapper::{DM, DevId, Device, DmFlags, DmOptions, DmUdevFlags};
-use eratrack_model::names::{DmName, DmUuid};
+use eratrack_model::names::{DmName, DmUuid, Mapping, Part};
 use eratrack_model::table::Table;
 use eratrack_model::units::DevNo;
 use rustix::io::Errno;
@@ -106,10 +106,14 @@ impl Kernel {
         }
     }
 
-    /// Whether udev may look into a device: not into ours.
+    /// Whether udev may look into a device: not into ours, but for one that people use by name.
     fn udev_flags(&self, dev: DevNo) -> Result<DmUdevFlags, DmError> {
-        let ours = self.info(&dev.into())?.uuid.is_some_and(|uuid| uuid.is_ours());
-        Ok(if ours { private() } else { DmUdevFlags::empty() })
+        let uuid = self.info(&dev.into())?.uuid.filter(DmUuid::is_ours);
+        let part = uuid.as_ref().map(|uuid| uuid.owner().map(|(_, part)| part));
+        Ok(match part {
+            None | Some(Some(Part::Mapping(Mapping::Top))) => DmUdevFlags::empty(),
+            Some(_) => private(),
+        })
     }
 
     /// The crate names devices by name or uuid. A uuid never changes; the caller compares the

@@ -30,6 +30,12 @@ impl Nodes {
         self.open(dev, FileType::BlockDevice, File::options().read(true).custom_flags(direct()))
     }
 
+    /// Opens a block device for reading if nobody has claimed it: EBUSY if somebody has.
+    pub(crate) fn open_alone(&self, dev: DevNo) -> io::Result<File> {
+        let exclusive = i32::try_from(OFlags::EXCL.bits()).unwrap_or_default();
+        self.open(dev, FileType::BlockDevice, File::options().read(true).custom_flags(exclusive))
+    }
+
     /// Opens a block device for writing, through the page cache: to be followed by a sync.
     pub(crate) fn open_for_writing(&self, dev: DevNo) -> io::Result<File> {
         self.open(dev, FileType::BlockDevice, File::options().read(true).write(true))

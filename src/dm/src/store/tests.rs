@@ -28,6 +28,7 @@ fn record(stack: &StackId) -> Record {
         keeper: Keeper::Agent,
         stage: None,
         access: false,
+        seal: None,
     }
 }
 
@@ -68,7 +69,10 @@ fn a_record_that_is_not_understood_says_where_and_why() {
     let newer = fs::read_to_string(&path).unwrap().replace("\"version\": 2", "\"version\": 3");
     fs::write(&path, newer).unwrap();
     let error = store.read_record(&stack).unwrap_err().to_string();
-    assert!(error.contains("record.json") && error.contains("version is 3, expected 1 to 2"), "{error}");
+    assert!(
+        error.contains("record.json") && error.contains("version is 3, expected 1 to 2"),
+        "{error}"
+    );
     fs::write(&path, "{").unwrap();
     assert!(matches!(store.read_record(&stack), Err(StoreError::Record { .. })));
 }

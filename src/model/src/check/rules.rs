@@ -235,8 +235,8 @@ impl<'a> State<'a> {
         let ready = era
             .is_some_and(|era| era_of(era) == Some(parts_of(wanted)) && ends(era) == ends(table));
         require(ready, Rule::EraIsReady, || show(era))?;
-        let fresh = wanted.metadata.contents == Contents::Fresh;
-        require(fresh, Rule::ChainUnbroken, || show(self.live.as_ref()))?;
+        let kept = wanted.metadata.contents == Contents::Kept;
+        require(!kept, Rule::ChainUnbroken, || show(self.live.as_ref()))?;
         self.metadata_is_apart(wanted)?;
         self.discards_are_limited(wanted)
     }

@@ -103,7 +103,7 @@ impl Draft<'_> {
                 self.steps.push(Step::Remove { role });
             }
         }
-        if era.is_some() {
+        if era.is_some() || self.wanted.metadata.contents == Contents::Proven {
             self.skipped.push(Skipped::Zero);
         } else {
             let device = self.wanted.metadata.number;

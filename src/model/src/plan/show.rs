@@ -31,6 +31,7 @@ impl fmt::Display for Goal {
                 let contents = match contents {
                     Contents::Fresh => "fresh",
                     Contents::Kept => "kept",
+                    Contents::Proven => "proven",
                 };
                 write!(f, "track at {granularity}, metadata on {number} ({length} sectors, ")?;
                 write!(f, "{contents}), discards {discards:?}")
@@ -93,7 +94,7 @@ impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lock => f.write_str("no volume group to lock: the device is not LVM's"),
-            Self::Zero => f.write_str("metadata is not zeroed: era uses it already"),
+            Self::Zero => f.write_str("metadata is not zeroed: era goes on in it"),
             Self::Build(role) => write!(f, "{role} is not made: it is there, with that table"),
             Self::Remove(role) => write!(f, "{role} is not removed: it is not there"),
             Self::LimitDiscards(bytes) => {

@@ -1,0 +1,255 @@
+//! Stacks over a reboot: sealed at shutdown, put back at start-up, with their chain if it is
+//! proven that nothing was written in between.
+//!
+//! sealed record -> evidence -> [`judge`] -> era in, nothing zeroed -> the same evidence again.
+
+use era_metadata::{FileSource, Metadata, View};
+use eratrack_model::continuity::{Break, Evidence, Proof, Seal, Trust, judge};
+use eratrack_model::names::StackId;
+use eratrack_model::plan;
+use eratrack_model::record::{Phase, Record};
+use eratrack_model::stack::Contents;
+use eratrack_model::units::DevNo;
+
+use super::ends::Ends;
+use super::{AttachRequest, Host, HostError, Known, Liveness, StageRequest};
+use crate::port::Lookup;
+use crate::stack_lock::StackLock;
+
+/// What became of one stack.
+#[derive(Debug)]
+pub struct Restored {
+    /// The stack.
+    pub stack: StackId,
+    /// What was done.
+    pub outcome: Result<RestoreOutcome, HostError>,
+}
+
+/// What [`Host::restore`] did about a stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestoreOutcome {
+    /// It was in place already.
+    InPlace(Record),
+    /// It is in place again, and its chain goes on.
+    Intact(Record),
+    /// It is in place again with a new chain: the next copy is full.
+    Broken {
+        /// The new record.
+        record: Record,
+        /// Why the old chain ended.
+        why: String,
+    },
+    /// It was being taken out, or had never been finished; it is out.
+    Removed,
+}
+
+/// What came of sealing a stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SealOutcome {
+    /// Its chain may go on after the reboot.
+    Sealed,
+    /// X is open; what is written until the end would not be known of.
+    InUse {
+        /// How often.
+        open_count: u32,
+    },
+    /// X does not go through era.
+    NotIntact,
+}
+
+impl Host {
+    /// Writes down what is in X's ends, so that the chain may go on after a reboot. To be done when
+    /// nobody has X open any more.
+    pub fn seal(&self, record: &Record) -> Result<SealOutcome, HostError> {
+        let lock = self.lock_stack(&record.stack)?;
+        self.require_own_chain(&lock, record)?;
+        if self.liveness(record)? != Liveness::Intact {
+            return Ok(SealOutcome::NotIntact);
+        }
+        let open_count = self.dm.info(&record.x.into())?.open_count;
+        if open_count > 0 {
+            return Ok(SealOutcome::InUse { open_count });
+        }
+        // Nothing of it may still be in flight, or in the page cache.
+        self.boundary_locked(&lock, record)?;
+        let Ends { digest, contents } = self.ends(record.x)?;
+        let seal = Seal { boot: record.boot.clone(), ends: digest, contents };
+        self.about_to("write the record: sealed");
+        self.store.write_record(&Record { seal: Some(seal), ..record.clone() })?;
+        Ok(SealOutcome::Sealed)
+    }
+
+    /// Puts back every stack that this host keeps. One that cannot be does not keep the others
+    /// from it.
+    pub fn restore(&self, trust: Trust) -> Result<Vec<Restored>, HostError> {
+        let mut restored = Vec::new();
+        for Known { stack, record } in self.stacks()? {
+            if let Ok(Some(record)) = record
+                && record.keeper == self.keeper
+            {
+                let outcome = self.restore_one(record, trust);
+                restored.push(Restored { stack, outcome });
+            }
+        }
+        Ok(restored)
+    }
+
+    fn restore_one(&self, record: Record, trust: Trust) -> Result<RestoreOutcome, HostError> {
+        let lock = self.lock_stack(&record.stack)?;
+        self.wake(&lock, &record.stack)?;
+        match (record.phase, self.liveness(&record)?) {
+            (Phase::Attached, Liveness::Intact) => return Ok(RestoreOutcome::InPlace(record)),
+            (Phase::Attached, Liveness::Rebooted) => {}
+            (Phase::Attached, found) => {
+                return self.begin_anew(&lock, &record, format!("{found:?}"));
+            }
+            (Phase::Attaching | Phase::Detaching, _) => {
+                self.take_down(&lock, &record.stack)?;
+                return Ok(RestoreOutcome::Removed);
+            }
+        }
+        let x = self.x_after_reboot(&record)?;
+        match self.evidence(x).map(|found| judge(&record, &found, trust))? {
+            Ok(proof) => self.go_on(&lock, &record, x, &proof),
+            Err(broken) => self.begin_anew(&lock, &record, broken.to_string()),
+        }
+    }
+
+    /// X may have another number now; one of our own is made first.
+    fn x_after_reboot(&self, record: &Record) -> Result<DevNo, HostError> {
+        if let Some(stage) = stage_of(record) {
+            let beneath = self.beneath_stage(record)?;
+            return self.put_top(&record.stack, &stage, beneath);
+        }
+        let of = match &record.uuid {
+            Some(uuid) => Lookup::Uuid(uuid.clone()),
+            None => Lookup::Name(record.name.clone()),
+        };
+        Ok(self.dm.info(&of)?.number)
+    }
+
+    /// The device beneath a stage: at the path that a person gave, and the same one by what it says
+    /// of itself.
+    fn beneath_stage(&self, record: &Record) -> Result<DevNo, HostError> {
+        let Some(stage) = &record.stage else { return Ok(record.x) };
+        let path = self.machine.path(&stage.path);
+        let found = rustix::fs::stat(&path).map_err(|e| crate::machine::MachineError {
+            doing: "look at",
+            path: path.clone(),
+            source: e.into(),
+        })?;
+        let device = DevNo {
+            major: rustix::fs::major(found.st_rdev),
+            minor: rustix::fs::minor(found.st_rdev),
+        };
+        let identity = self.machine.identity(device)?;
+        if identity == stage.identity {
+            return Ok(device);
+        }
+        Err(HostError::Unexpected {
+            stack: record.stack.clone(),
+            what: format!(
+                "{} says it is {identity:?}, but the stack was put over {:?}; detach the stack if the disk was replaced",
+                path.display(),
+                stage.identity
+            ),
+        })
+    }
+
+    fn evidence(&self, x: DevNo) -> Result<Evidence, HostError> {
+        Ok(Evidence {
+            table: self.live_table(x)?,
+            writes: self.machine.writes(x)?,
+            ends: self.ends(x)?.digest,
+        })
+    }
+
+    fn go_on(
+        &self,
+        lock: &StackLock,
+        record: &Record,
+        x: DevNo,
+        proof: &Proof,
+    ) -> Result<RestoreOutcome, HostError> {
+        let boot = self.machine.boot_id()?;
+        // From here on a kill ends the chain: nobody could tell how far this came.
+        let attaching = Record { boot, x, seal: None, phase: Phase::Attaching, ..record.clone() };
+        self.about_to("write the record: attaching");
+        self.store.write_record(&attaching)?;
+        let back = self.put_back(lock, &attaching, proof);
+        let wrote = match back {
+            Ok(()) => self.machine.writes(x)?,
+            Err(error) => {
+                return self.begin_anew(
+                    lock,
+                    record,
+                    format!("its metadata cannot go on: {error}"),
+                );
+            }
+        };
+        if wrote != Some(0) {
+            let broken = wrote.map_or(Break::NotCounted, Break::Written);
+            return self.begin_anew(lock, record, broken.to_string());
+        }
+        let attached = Record { phase: Phase::Attached, ..attaching };
+        self.about_to("write the record: attached");
+        self.store.write_record(&attached)?;
+        Ok(RestoreOutcome::Intact(attached))
+    }
+
+    fn put_back(&self, lock: &StackLock, record: &Record, _: &Proof) -> Result<(), HostError> {
+        let metadata = self.loops.attach(&self.store.metadata(&record.stack))?;
+        self.is_of(record, metadata)?;
+        let observed = self.observe(&record.stack, Some(record.x))?;
+        let desired = self.desired(record, metadata, Contents::Proven)?;
+        let plan = plan::plan(&observed, &desired)?;
+        self.execute(lock, &observed, &plan)?;
+        self.put_access(record, metadata)
+    }
+
+    /// Whether the metadata is this stack's, as far as it tells.
+    fn is_of(&self, record: &Record, device: DevNo) -> Result<(), HostError> {
+        let stack = &record.stack;
+        let file = self.nodes.open_direct(device).and_then(FileSource::from_file);
+        let file = file.map_err(|source| HostError::Open { device, source })?;
+        let unreadable = |source| HostError::Metadata { stack: stack.clone(), source };
+        let metadata = Metadata::open(file, View::Live).map_err(unreadable)?;
+        super::changes::verify_geometry(
+            record,
+            metadata.granularity_sectors(),
+            metadata.nr_blocks(),
+        )
+    }
+
+    fn begin_anew(
+        &self,
+        lock: &StackLock,
+        record: &Record,
+        why: String,
+    ) -> Result<RestoreOutcome, HostError> {
+        tracing::warn!(stack = %record.stack, why, "the chain has ended");
+        let stage = stage_of(record);
+        let x = match stage {
+            Some(_) => self.beneath_stage(record)?,
+            None => self.x_after_reboot(record)?,
+        };
+        self.take_down(lock, &record.stack)?;
+        let mut request = AttachRequest::new(record.stack.clone(), x, record.granularity);
+        (request.stage, request.access) = (stage, record.access);
+        request.discards = Some(record.discards);
+        let record = self.attach_locked(lock, &request)?.record;
+        Ok(RestoreOutcome::Broken { record, why })
+    }
+
+    fn ends(&self, x: DevNo) -> Result<Ends, HostError> {
+        let file =
+            self.nodes.open_direct(x).map_err(|source| HostError::Open { device: x, source })?;
+        let length = self.machine.length(x)?;
+        Ends::read(&file, length).map_err(|source| HostError::Open { device: x, source })
+    }
+}
+
+fn stage_of(record: &Record) -> Option<StageRequest> {
+    let device = record.stage.clone()?;
+    Some(StageRequest { name: record.name.clone(), device })
+}
