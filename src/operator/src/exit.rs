@@ -28,6 +28,8 @@ pub(crate) enum Code {
     Damaged = 8,
     /// This machine cannot: not root, no dm-era, a kernel that is refused.
     Unsupported = 9,
+    /// The device is not tracked without a gap any more: there can be no list.
+    ChainEnded = 10,
 }
 
 /// Why a subcommand did not succeed, as far as a caller in a script must tell apart.

@@ -16,15 +16,9 @@ pub(crate) enum LogFormat {
 /// What is logged, and how.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LogArgs {
-    /// What to log: a level, or directives such as `info,kube=warn`
-    #[arg(
-        long,
-        env = "ERATRACK_LOG",
-        default_value = "info",
-        global = true,
-        value_name = "FILTER"
-    )]
-    pub(crate) log: String,
+    /// What to log: a level, or directives such as `info,kube=warn`; without this `info`, and `warn` for `device`
+    #[arg(long, env = "ERATRACK_LOG", global = true, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
     /// How a log line looks
     #[arg(long, env = "ERATRACK_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
     pub(crate) log_format: LogFormat,
@@ -40,11 +34,21 @@ pub(crate) struct BadFilter {
     source: tracing_subscriber::filter::ParseError,
 }
 
-/// Installs the process-wide subscriber. Call it once.
+/// Installs the process-wide subscriber of a role that runs for long. Call it once.
 pub(crate) fn init(args: &LogArgs) -> Result<(), BadFilter> {
+    install(args, "info")
+}
+
+/// The same for a command that says itself what it did.
+pub(crate) fn init_for_command(args: &LogArgs) -> Result<(), BadFilter> {
+    install(args, "warn")
+}
+
+fn install(args: &LogArgs, usual: &str) -> Result<(), BadFilter> {
+    let filter = args.log.as_deref().unwrap_or(usual);
     let filter = EnvFilter::builder()
-        .parse(&args.log)
-        .map_err(|source| BadFilter { value: args.log.clone(), source })?;
+        .parse(filter)
+        .map_err(|source| BadFilter { value: filter.to_owned(), source })?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

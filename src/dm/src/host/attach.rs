@@ -126,7 +126,7 @@ impl Host {
         Ok(Some(record))
     }
 
-    fn new_record(
+    pub(super) fn new_record(
         &self,
         request: &AttachRequest,
         x: DevNo,

@@ -72,14 +72,18 @@ impl Host {
 
     /// A record that is not understood, or lies on a disk that fails, does not keep era under
     /// the user's device: the devices themselves tell all that is needed.
-    fn record_if_readable(&self, stack: &StackId) -> Option<Record> {
+    pub(super) fn record_if_readable(&self, stack: &StackId) -> Option<Record> {
         self.store.read_record(stack).unwrap_or_else(|error| {
             tracing::warn!(%stack, %error, "going by the devices alone");
             None
         })
     }
 
-    fn x_of(&self, stack: &StackId, record: Option<&Record>) -> Result<Option<DevNo>, HostError> {
+    pub(super) fn x_of(
+        &self,
+        stack: &StackId,
+        record: Option<&Record>,
+    ) -> Result<Option<DevNo>, HostError> {
         match (self.user_of(stack)?, record) {
             (Some(user), _) => Ok(Some(user)),
             (None, Some(record)) => self.locate(record),

@@ -41,9 +41,7 @@ impl Host {
         let lock = self.lock_stack(&record.stack)?;
         self.require_own_chain(&lock, record)?;
         self.require_intact(record)?;
-        if record.keeper != self.keeper {
-            return Err(kept_by_another(record));
-        }
+        self.is_ours(record)?;
         if self.held_by_hand(record)?.is_some() {
             return Err(HostError::Held { stack: record.stack.clone() });
         }
@@ -62,6 +60,16 @@ impl Host {
                 Err(error)
             }
         }
+    }
+
+    /// Fails if the stack is somebody else's to change. One without a record is anybody's.
+    pub fn require_ours(&self, stack: &StackId) -> Result<(), HostError> {
+        let record = self.record_if_readable(stack);
+        record.map_or(Ok(()), |record| self.is_ours(&record))
+    }
+
+    fn is_ours(&self, record: &Record) -> Result<(), HostError> {
+        if record.keeper == self.keeper { Ok(()) } else { Err(kept_by_another(record)) }
     }
 
     /// Drops whatever is held.

@@ -16,6 +16,7 @@ mod held;
 mod mapping;
 mod measure;
 mod observe;
+mod preview;
 mod records;
 mod recover;
 mod refit;
@@ -43,6 +44,7 @@ use crate::store::FileStore;
 
 pub use error::HostError;
 pub use held::{HeldByHand, Released};
+pub use preview::{METADATA_TO_COME, Preview, TOP_TO_COME};
 pub use records::Known;
 pub use restore::{RestoreOutcome, Restored, SealOutcome};
 pub use stage::{StageError, StageRequest};

@@ -6,7 +6,7 @@ use eratrack_model::table::Table;
 use eratrack_model::units::DevNo;
 
 use super::{Host, HostError};
-use crate::port::{Info, Listed, Lookup, Slot};
+use crate::port::{Info, Lookup, Slot};
 
 /// A stack that has a record, a file or a device on this machine.
 #[derive(Clone, Debug)]
@@ -42,8 +42,8 @@ impl Host {
         Ok(self.dm.table(dev, Slot::Live)?)
     }
 
-    /// Every device-mapper device of this machine.
-    pub fn devices(&self) -> Result<Vec<Listed>, HostError> {
-        Ok(self.dm.list()?)
+    /// What a block device says of itself; none if it says nothing.
+    pub fn identity(&self, dev: DevNo) -> Result<Option<String>, HostError> {
+        Ok(self.machine.identity(dev)?)
     }
 }

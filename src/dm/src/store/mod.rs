@@ -130,6 +130,12 @@ impl FileStore {
         Room::look(dir, self.used()?)?.check(&self.config, needed)
     }
 
+    /// The same without making the store's directory: the nearest one above it tells.
+    pub(crate) fn look_for_room(&self, needed: Bytes) -> Result<(), StoreError> {
+        let there = self.dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(&self.dir);
+        Room::look(there, self.used()?)?.check(&self.config, needed)
+    }
+
     /// The same for one that takes the place of a file of that size.
     pub(crate) fn check_room_instead(&self, of: Bytes, needed: Bytes) -> Result<(), StoreError> {
         let Room { dir, total, free, used } = Room::look(self.make_dir()?, self.used()?)?;

@@ -223,6 +223,8 @@ fn stack_error(error: &HostError) -> StackError {
         HostError::Refused(_)
         | HostError::Store(_)
         | HostError::Sizing(_)
+        | HostError::KeptByAnother { .. }
+        | HostError::Stage(_)
         | HostError::Plan { .. } => Hope::Later,
         HostError::Step(_)
         | HostError::Lock(_)
@@ -230,6 +232,9 @@ fn stack_error(error: &HostError) -> StackError {
         | HostError::NewEra(_)
         | HostError::Loop(_)
         | HostError::Machine(_)
+        | HostError::Held { .. }
+        | HostError::InUse { .. }
+        | HostError::Open { .. }
         | HostError::Unexpected { .. } => Hope::Soon,
     };
     StackError {

@@ -107,7 +107,7 @@ pub(crate) struct UninstallArgs {
 }
 
 /// Parses `300s` (or `300`).
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     text.strip_suffix('s')
         .unwrap_or(text)
         .parse()

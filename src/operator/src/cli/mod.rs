@@ -37,7 +37,7 @@ enum Command {
     Uninstall(UninstallArgs),
     /// Print the custom resource definitions as YAML
     Crds,
-    /// Look into dm-era metadata on one machine, without Kubernetes
+    /// Track devices of one machine, without Kubernetes
     #[command(subcommand)]
     Device(device::DeviceCommand),
     /// Print a completion script
@@ -57,7 +57,10 @@ pub(crate) fn run() -> Result<(), Failure> {
         }
         Command::Uninstall(args) => serve(&cli.log, controller::uninstall(args)),
         Command::Crds => print(eratrack_api::crd::crds_yaml().map_err(Failure::other)?.as_bytes()),
-        Command::Device(command) => Ok(device::run(command)?),
+        Command::Device(command) => {
+            telemetry::init_for_command(&cli.log).map_err(Failure::other)?;
+            Ok(device::run(command)?)
+        }
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "eratrack", &mut script);

@@ -4,12 +4,41 @@ use std::path::PathBuf;
 use era_metadata::ErrorKind;
 use era_metadata::sizing::SizingError;
 use eratrack_dm::linux::LoopError;
+use eratrack_dm::store::StoreError;
+use eratrack_dm::{DmError, DmErrorKind, HostError, StackLockError, StageError};
+use eratrack_model::names::{NameError, StackId};
+use eratrack_model::refusal::Refusal;
 
 use crate::exit::Code;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeviceError {
+    #[error("only root can change device-mapper devices; run it with sudo")]
+    NotRoot,
+    #[error("this kernel has no device mapper; load the module dm-mod")]
+    NoDeviceMapper(#[source] DmError),
+    #[error("this kernel has no dm-era; load or install the module dm-era")]
+    NoEra,
+    #[error("there is no device {named}; give a path below /dev, or a device-mapper name")]
+    NoDevice { named: String },
+    #[error("{path} is no block device; name the device, not what is on it")]
+    NoBlockDevice { path: PathBuf },
+    #[error("{named} is not tracked on this machine; `eratrack device list` shows what is")]
+    NotTracked { named: String },
+    #[error("no stack can be called after {named}; choose a name with --name")]
+    StackName { named: String, source: NameError },
+    #[error(
+        "stack {stack}: era is out, but the device of --stage is still in use and stays, with a plain table; stop what uses \
+         it, and detach again"
+    )]
+    TopStays { stack: StackId },
+    #[error("{left} of {of} stacks could not be {done}; the list says why")]
+    Left { left: usize, of: usize, done: &'static str },
+    #[error("cannot write {path}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Host(#[from] HostError),
     #[error("cannot open {path}")]
     Open { path: PathBuf, source: io::Error },
     #[error(
@@ -33,13 +62,83 @@ impl DeviceError {
     /// What a script learns; listed in docs/exit-codes.md.
     pub(crate) fn code(&self) -> Code {
         match self {
-            Self::Open { source, .. } => of_io(source),
+            Self::NotRoot | Self::NoDeviceMapper(_) | Self::NoEra | Self::Unknown { .. } => {
+                Code::Unsupported
+            }
+            Self::NoDevice { .. } | Self::NotTracked { .. } => Code::NotFound,
+            Self::NoBlockDevice { .. } | Self::StackName { .. } | Self::Size(_) => Code::Refused,
+            Self::TopStays { .. } | Self::Left { .. } => Code::Incomplete,
+            Self::Host(error) => of_host(error),
+            Self::Open { source, .. } | Self::Write { source, .. } => of_io(source),
             Self::InUse { .. } => Code::Busy,
-            Self::Unknown { .. } => Code::Unsupported,
             Self::Metadata { source, .. } => of_metadata(source),
-            Self::Size(_) => Code::Refused,
             Self::Print(_) => Code::Failed,
         }
+    }
+}
+
+fn of_host(error: &HostError) -> Code {
+    match error {
+        HostError::Refused(refusal) => of_refusal(refusal),
+        HostError::Store(error) => of_store(error),
+        HostError::Stage(error) => of_stage(error),
+        HostError::Sizing(_) | HostError::KeptByAnother { .. } => Code::Refused,
+        HostError::Lock(StackLockError::Deadline { .. })
+        | HostError::Held { .. }
+        | HostError::InUse { .. } => Code::Busy,
+        HostError::Step(_) if error.is_transient() => Code::Busy,
+        HostError::DeviceMapper(error) | HostError::NewEra(error) => of_kernel(error),
+        HostError::NotIntact { .. } => Code::ChainEnded,
+        HostError::EraFailed { .. } => Code::Damaged,
+        HostError::Metadata { source, .. } => of_metadata(source),
+        HostError::Open { source, .. } => of_io(source),
+        HostError::Lock(StackLockError::Io { .. })
+        | HostError::Plan { .. }
+        | HostError::Step(_)
+        | HostError::Loop(_)
+        | HostError::Machine(_)
+        | HostError::Unexpected { .. } => Code::Failed,
+    }
+}
+
+fn of_refusal(refusal: &Refusal) -> Code {
+    match refusal {
+        Refusal::KernelTooOld { .. } | Refusal::TargetMissing { .. } => Code::Unsupported,
+        Refusal::Gone => Code::NotFound,
+        Refusal::NotTracked { .. } => Code::ChainEnded,
+        other if other.is_transient() => Code::Busy,
+        _ => Code::Refused,
+    }
+}
+
+fn of_store(error: &StoreError) -> Code {
+    match error {
+        StoreError::Record { .. } => Code::Damaged,
+        StoreError::Io { source, .. } => of_io(source),
+        _ => Code::Refused,
+    }
+}
+
+fn of_stage(error: &StageError) -> Code {
+    match error {
+        StageError::NoDevice(_) => Code::NotFound,
+        StageError::InUse { .. } => Code::Busy,
+        StageError::ReadOnly(_)
+        | StageError::NameTaken(_)
+        | StageError::Empty(_)
+        | StageError::OwnDevice(_) => Code::Refused,
+    }
+}
+
+fn of_kernel(error: &DmError) -> Code {
+    match error.kind {
+        DmErrorKind::NotFound => Code::NotFound,
+        DmErrorKind::Busy | DmErrorKind::Suspended | DmErrorKind::Deadline => Code::Busy,
+        DmErrorKind::Denied => Code::Unsupported,
+        DmErrorKind::Invalid
+        | DmErrorKind::MissingDependency
+        | DmErrorKind::Unreadable
+        | DmErrorKind::Errno(_) => Code::Failed,
     }
 }
 

@@ -3,10 +3,21 @@
 //! A command: arguments, parsed once -> what it asks of the machine or of an image -> an answer as data -> printed as
 //! `--output` says. A file a command; what went wrong, and the exit code for it, in `error`.
 
+mod attach;
 mod changed;
+mod detach;
 mod error;
+mod look;
+mod machine;
 mod offline;
+mod output;
+mod restore;
 mod size;
+mod snapshot;
+mod target;
+mod tree;
+mod unit;
+mod view;
 
 use std::io::{self, BufWriter, Write};
 
@@ -17,6 +28,42 @@ pub(crate) use error::DeviceError;
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceCommand {
+    /// Put era under a device, while it is in use
+    ///
+    /// Example: eratrack device attach /dev/vg0/data --granularity 64Ki
+    Attach(attach::AttachArgs),
+    /// Give a device its own table back, while it is in use
+    ///
+    /// Example: eratrack device detach /dev/vg0/data
+    Detach(detach::DetachArgs),
+    /// List the stacks of this machine
+    List(look::ListArgs),
+    /// Show a stack in full, with what era says: costs era a commit of its metadata
+    ///
+    /// Example: eratrack device status data --output json
+    Status(look::StatusArgs),
+    /// Draw stacks as lsblk draws devices, with eras and usage
+    Tree(tree::TreeArgs),
+    /// Draw a boundary: `changed --since` the era it prints lists what is written from now on
+    ///
+    /// Example: ERA=$(eratrack device boundary data --output name)
+    Boundary(snapshot::OfStackArgs),
+    /// Take era's metadata snapshot and leave it held, for as many readings of one moment as you like
+    ///
+    /// Reading commands hold and release one by themselves; this is for reading several times, or with other tools. Until it
+    /// is released, `changed` and `dump` read it, and no newer one can be taken.
+    Hold(snapshot::OfStackArgs),
+    /// Give back the metadata snapshot that is held
+    Release(snapshot::OfStackArgs),
+    /// After a boot: put every stack back, before its device is used
+    ///
+    /// Says for each whether its chain goes on or has ended, and why. It goes on where `seal` ran at shutdown and nothing was
+    /// written to the device since. `install-unit` has both done by systemd.
+    Restore(restore::RestoreArgs),
+    /// At shutdown: write down what each device holds, so that its chain may go on after the boot
+    Seal(restore::SealArgs),
+    /// Write a systemd unit that restores at start-up and seals at shutdown
+    InstallUnit(unit::InstallUnitArgs),
     /// List the blocks that were written since an era, from dm-era's metadata
     ///
     /// What the kernel marked is listed, no more. It marks only the first block of a discard: if the device took discards
@@ -31,6 +78,17 @@ pub(crate) enum DeviceCommand {
 pub(crate) fn run(command: DeviceCommand) -> Result<(), DeviceError> {
     let mut out = BufWriter::new(io::stdout().lock());
     let done = match command {
+        DeviceCommand::Attach(args) => attach::run(&args, &mut out),
+        DeviceCommand::Detach(args) => detach::run(&args, &mut out),
+        DeviceCommand::List(args) => look::list(&args, &mut out),
+        DeviceCommand::Status(args) => look::status(&args, &mut out),
+        DeviceCommand::Tree(args) => tree::run(&args, &mut out),
+        DeviceCommand::Boundary(args) => snapshot::boundary(&args, &mut out),
+        DeviceCommand::Hold(args) => snapshot::hold(&args, &mut out),
+        DeviceCommand::Release(args) => snapshot::release(&args, &mut out),
+        DeviceCommand::Restore(args) => restore::restore(&args, &mut out),
+        DeviceCommand::Seal(args) => restore::seal(&args, &mut out),
+        DeviceCommand::InstallUnit(args) => unit::run(&args, &mut out),
         DeviceCommand::Changed(args) => changed::run(&args, &mut out),
         DeviceCommand::Size(args) => size::run(&args, &mut out),
     };
