@@ -136,7 +136,7 @@ fn metadata_over_a_limit_is_refused_and_nothing_is_left() {
     let direct = run("losetup --list --noheadings -O BACK-FILE,DIO");
     let ours = direct.lines().find(|line| line.contains("era-metadata")).expect("its loop device");
     assert!(ours.trim_end().ends_with('1'), "no direct I/O: {ours}");
-    let file = fs::metadata(&record.metadata).unwrap();
+    let file = fs::metadata(record.metadata.file().unwrap()).unwrap();
     let allocated = std::os::unix::fs::MetadataExt::blocks(&file) * 512;
     assert!(allocated >= record.metadata_size.0, "{allocated} of {}", record.metadata_size.0);
     assert_eq!(host.detach(&record.stack).unwrap(), Detached::Restored);
@@ -220,7 +220,7 @@ fn metadata_whose_file_was_deleted_goes_on_working_and_is_freed() {
     let writer = Writer::start(mount.path(), 4);
     writer.advance(20);
     let device = tracked.loop_device();
-    fs::remove_file(&tracked.record.metadata).unwrap();
+    fs::remove_file(tracked.record.metadata.file().unwrap()).unwrap();
 
     writer.advance(20);
     let boundary = tracked.host.boundary(&tracked.record).unwrap();
@@ -246,7 +246,7 @@ fn metadata_whose_file_was_deleted_goes_on_working_and_is_freed() {
 #[ignore = "kernel tier"]
 fn a_stack_of_another_boot_is_not_intact_and_comes_out() {
     let tracked = Tracked::new();
-    let path = tracked.record.metadata.with_file_name("record.json");
+    let path = tracked.record.metadata.file().unwrap().with_file_name("record.json");
     let text = fs::read_to_string(&path).unwrap();
     let boot = tracked.record.boot.as_str();
     assert!(text.contains(boot), "{text}");

@@ -2,7 +2,7 @@
 //! is as it must be.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -11,12 +11,13 @@ use thiserror::Error;
 use crate::continuity::Seal;
 use crate::discards::DiscardPolicy;
 use crate::names::{DmName, DmUuid, Mapping, StackId};
+use crate::place::MetadataPlace;
 use crate::table::Table;
 use crate::units::{Bytes, DevNo, Granularity, SECTOR_BYTES, Sectors};
 
 /// The version that is written.
 pub const VERSION: u32 = 2;
-/// The oldest that is read. It knew nothing of `keeper` and what follows.
+/// The oldest that is read. It knew nothing of `keeper` and what follows, and only files.
 pub const OLDEST: u32 = 1;
 
 /// A stack as it was built, written durably before it is relied upon.
@@ -43,9 +44,9 @@ pub struct Record {
     pub granularity: Granularity,
     /// What becomes of discards.
     pub discards: DiscardPolicy,
-    /// The metadata file, absolute as the machine itself sees it.
-    pub metadata: PathBuf,
-    /// Its size; whole metadata blocks of 4 KiB.
+    /// Where the metadata is.
+    pub metadata: MetadataPlace,
+    /// How large it is at least; whole metadata blocks of 4 KiB.
     pub metadata_size: Bytes,
     /// How far the stack is.
     pub phase: Phase,
@@ -103,7 +104,7 @@ pub struct BootId(String);
 /// A text that is no uuid.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0:?} is no uuid; expected one such as 0b5e6a1c-4d0f-4f9e-8f43-0f5f2a3f0c11")]
-pub struct IdError(String);
+pub struct IdError(pub(crate) String);
 
 /// Why a record is not believed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -121,9 +122,6 @@ pub enum RecordError {
         /// What the table adds up to.
         table: Sectors,
     },
-    /// No file that metadata can be in.
-    #[error("record's metadata path {0:?} is not absolute and plain")]
-    Path(PathBuf),
     /// No length that metadata can have.
     #[error("record's metadata has {0} bytes, expected a positive multiple of 4096")]
     MetadataSize(u64),
@@ -146,7 +144,7 @@ struct Unchecked {
     sectors: Sectors,
     granularity: Granularity,
     discards: DiscardPolicy,
-    metadata: PathBuf,
+    metadata: MetadataPlace,
     metadata_size: Bytes,
     phase: Phase,
     #[serde(default)]
@@ -175,9 +173,6 @@ impl Unchecked {
         let ours = self.uuid.as_ref().filter(|uuid| uuid.is_ours());
         if let Some(uuid) = ours.filter(|uuid| Some(*uuid) != top.as_ref()) {
             return Err(RecordError::OwnDevice(uuid.clone()));
-        }
-        if !is_plain(&self.metadata) {
-            return Err(RecordError::Path(self.metadata.clone()));
         }
         let Bytes(size) = self.metadata_size;
         if size == 0 || !size.is_multiple_of(METADATA_BLOCK) {
@@ -246,13 +241,6 @@ impl From<Record> for Unchecked {
     }
 }
 
-fn is_plain(path: &Path) -> bool {
-    use std::path::Component;
-    let mut parts = path.components();
-    let below_root = parts.next() == Some(Component::RootDir);
-    below_root && parts.clone().count() > 0 && parts.all(|p| matches!(p, Component::Normal(_)))
-}
-
 macro_rules! uuid_newtype {
     ($($name:ident),*) => {$(
         impl $name {
@@ -293,7 +281,7 @@ macro_rules! uuid_newtype {
 }
 uuid_newtype!(ChainId, BootId);
 
-fn is_uuid(text: &str) -> bool {
+pub(crate) fn is_uuid(text: &str) -> bool {
     let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let lengths = [8, 4, 4, 4, 12];
     let parts: Vec<_> = text.split('-').collect();
@@ -380,9 +368,10 @@ mod tests {
         says("/stack", json!("../pv"), "is no valid name");
         says("/x", json!("sda"), "no device number");
         says("/uuid", json!("CRYPT-SUBDEV-ERATRACK-a-era"), "eratrack's own");
-        says("/metadata", json!("metadata"), "not absolute");
-        says("/metadata", json!("/var/../etc"), "not absolute and plain");
-        says("/metadata", json!("/"), "not absolute and plain");
+        says("/metadata", json!("metadata"), "not an absolute path");
+        says("/metadata", json!("/var/../etc"), "not an absolute path");
+        says("/metadata", json!("/"), "not an absolute path");
+        says("/metadata", json!({"disk": "/dev/sda"}), "did not match any");
         says("/metadata_size", json!(4097), "multiple of 4096");
         says("/metadata_size", json!(0), "multiple of 4096");
         says("/phase", json!("Lost"), "unknown variant");

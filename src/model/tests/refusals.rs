@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Machine, STRIPED, THICK, THIN, desired, number, tracked, volume};
-use eratrack_model::names::Role;
+use eratrack_model::names::{Mapping, Role, StackId};
 use eratrack_model::plan::{Refusal, eligible, plan, plan_boundary};
 use eratrack_model::stack::{Beneath, Desired, Observed, Subject, Tracked, Volume};
 use eratrack_model::units::{Bytes, DevNo, Granularity, Sectors};
@@ -190,6 +190,21 @@ fn metadata_on_what_is_tracked() {
         assert_eq!(refusal.reason(), "MetadataOnTrackedVolume");
         assert!(refusal.to_string().contains(&format!("lies on 253:{minor}")), "{refusal}");
     }
+}
+
+/// The area of a pool shows as a device of ours; another stack's is as bad as any.
+#[test]
+fn metadata_in_an_area_of_its_own() {
+    let mut machine = Machine::new(volume(THICK, true));
+    let own = machine.observe().stack.uuid(Mapping::Metadata);
+    let mut wanted = tracked();
+    wanted.metadata.beneath.push(Beneath { number: number(50), uuid: Some(own) });
+    let plan_of = |wanted: &Tracked| plan(&machine.observe(), &Desired::Tracked(wanted.clone()));
+    let made = plan_of(&wanted).unwrap();
+    let other = "pv-other".parse::<StackId>().unwrap().uuid(Mapping::Metadata);
+    wanted.metadata.beneath.push(Beneath { number: number(51), uuid: Some(other) });
+    assert_eq!(plan_of(&wanted).unwrap_err().reason(), "MetadataOnTrackedVolume");
+    machine.run(&made, None);
 }
 
 fn whole() -> Machine {

@@ -1,8 +1,11 @@
 //! Era under a device in use.
 
+use std::path::Path;
+
 use era_metadata::sizing;
 use eratrack_model::discards::DiscardPolicy;
 use eratrack_model::names::{Mapping, Role, StackId};
+use eratrack_model::place::MetadataPlace;
 use eratrack_model::plan;
 use eratrack_model::record::{Phase, Record};
 use eratrack_model::refusal::Refusal;
@@ -150,7 +153,7 @@ impl Host {
             sectors,
             granularity: *granularity,
             discards: discards.unwrap_or(possible),
-            metadata: self.store.metadata_on_machine(stack),
+            metadata: MetadataPlace::File(self.store.metadata_on_machine(stack)),
             metadata_size: Bytes(sizing.bytes()),
             phase: Phase::Attaching,
             keeper: self.keeper,
@@ -202,8 +205,9 @@ impl Host {
         let mut beneath = self.machine.beneath(metadata)?;
         // A loop device shows its file as the mount namespace that made it saw it; the store's
         // directory is known for certain.
-        let dir = record.metadata.parent().unwrap_or(&record.metadata);
-        if let Some(device) = self.machine.device_of(dir)? {
+        if let Some(dir) = record.metadata.file().and_then(Path::parent)
+            && let Some(device) = self.machine.device_of(dir)?
+        {
             beneath.extend(self.machine.beneath(device)?);
         }
         Ok(Desired::Tracked(Tracked {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use eratrack_model::discards::DiscardPolicy;
 use eratrack_model::names::{DmName, DmUuid, Role, StackId};
+use eratrack_model::place::MetadataPlace;
 use eratrack_model::plan::{era_table, live_table};
 use eratrack_model::record::{ChainId, Keeper, Phase, Record};
 use eratrack_model::refusal::Refusal;
@@ -160,7 +161,7 @@ impl Rig {
             sectors: LENGTH,
             granularity: GRANULARITY,
             discards: DiscardPolicy::Limit,
-            metadata: host.store.metadata_on_machine(&stack),
+            metadata: MetadataPlace::File(host.store.metadata_on_machine(&stack)),
             metadata_size: Bytes(1 << 20),
             phase: Phase::Attached,
             keeper: Keeper::Agent,

@@ -1,6 +1,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use eratrack_model::discards::DiscardPolicy;
+use eratrack_model::place::MetadataPlace;
 use eratrack_model::record::{Keeper, Phase};
 use eratrack_model::units::{DevNo, Granularity, Sectors};
 
@@ -22,7 +23,7 @@ fn record(stack: &StackId) -> Record {
         sectors: Sectors(8192),
         granularity: Granularity::DEFAULT,
         discards: DiscardPolicy::Off,
-        metadata: "/var/lib/eratrack/a/era-metadata".into(),
+        metadata: MetadataPlace::File("/var/lib/eratrack/a/era-metadata".into()),
         metadata_size: Bytes(1 << 20),
         phase: Phase::Attaching,
         keeper: Keeper::Agent,

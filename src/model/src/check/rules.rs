@@ -245,7 +245,8 @@ impl<'a> State<'a> {
         let x = self.volume.map(|volume| volume.device.number);
         let area = &wanted.metadata;
         let on_x = Some(area.number) == x || area.beneath.iter().any(|d| Some(d.number) == x);
-        let marked = |uuid: &str| uuid.starts_with("CRYPT-SUBDEV-ERATRACK-");
+        let own_area = format!("CRYPT-SUBDEV-ERATRACK-{}-metadata", self.observed.stack);
+        let marked = |uuid: &str| uuid.starts_with("CRYPT-SUBDEV-ERATRACK-") && uuid != own_area;
         let on_ours = area.beneath.iter().any(|d| d.uuid.iter().any(|uuid| marked(uuid.as_str())));
         require(!on_x && !on_ours, Rule::MetadataApart, || area.number.to_string())
     }

@@ -1,6 +1,6 @@
 use super::{Refusal, situation};
 use crate::lvm::{self, LvmUuid};
-use crate::names::DmUuid;
+use crate::names::{DmUuid, Mapping, StackId};
 use crate::refusal::{LEAST_LENGTH, MOST_BLOCKS};
 use crate::stack::{Kernel, Observed, Tracked, Volume};
 use crate::table::{Table, Target};
@@ -32,13 +32,18 @@ pub(super) fn bare<'a>(
     Ok(table)
 }
 
-/// The metadata must not depend on X, nor on any tracked volume.
-pub(super) fn metadata_apart(volume: &Volume, wanted: &Tracked) -> Result<(), Refusal> {
+/// The metadata must not depend on X, nor on any tracked volume. It may be this stack's own area.
+pub(super) fn metadata_apart(
+    stack: &StackId,
+    volume: &Volume,
+    wanted: &Tracked,
+) -> Result<(), Refusal> {
     let x = volume.device.number;
+    let area = stack.uuid(Mapping::Metadata);
+    let foreign = |uuid: &DmUuid| uuid.is_ours() && *uuid != area;
     let below = &wanted.metadata.beneath;
-    let tracked = below
-        .iter()
-        .find(|device| device.number == x || device.uuid.as_ref().is_some_and(DmUuid::is_ours));
+    let tracked =
+        below.iter().find(|device| device.number == x || device.uuid.as_ref().is_some_and(foreign));
     let itself = (wanted.metadata.number == x).then_some(x);
     match itself.or(tracked.map(|device| device.number)) {
         Some(beneath) => {

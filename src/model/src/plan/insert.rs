@@ -77,7 +77,7 @@ impl Draft<'_> {
             return Err(Refusal::NotTracked { name: x.name.clone() });
         }
         let table = eligible::bare(self.observed, self.volume, self.wanted.granularity)?;
-        eligible::metadata_apart(self.volume, self.wanted)?;
+        eligible::metadata_apart(&self.observed.stack, self.volume, self.wanted)?;
         let group = situation::lock(self.volume)?;
         match &group {
             Some(vg) => self.steps.push(Step::LockVolumeGroup { vg: vg.clone() }),
