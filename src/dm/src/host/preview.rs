@@ -103,7 +103,7 @@ fn steps_before(request: &AttachRequest, record: &Record) -> Vec<String> {
     let Bytes(bytes) = record.metadata_size;
     let metadata = format!(
         "make the metadata, {bytes} bytes in {}, behind a loop device: {METADATA_TO_COME} below",
-        record.metadata.display()
+        record.metadata
     );
     top.into_iter().chain([metadata]).collect()
 }
