@@ -1,26 +1,19 @@
-//! Arrays: blocks of packed values under a btree keyed by the block's index
-//! (`struct array_block`, drivers/md/persistent-data/dm-array.c), and bitsets, which are
-//! arrays of 64-bit words (dm-bitset.c).
+//! Arrays: blocks of packed values under a btree keyed by the block's index, and bitsets,
+//! which are arrays of 64-bit words (drivers/md/persistent-data/dm-bitset.c).
 
-use crate::block::{BLOCK_SIZE, Block, BlockKind};
+pub(crate) mod leaf;
+
+use crate::block::BlockKind;
 use crate::btree;
 use crate::error::{Error, ErrorKind, Step};
 use crate::reader::Reader;
 use crate::source::BlockSource;
 use crate::superblock::Writeset;
 
-const HEADER: usize = 24;
 /// Of the btree above the array blocks: a block number.
-const POINTER: usize = 8;
-const ERA: usize = 4;
-const WORD: usize = 8;
-
-/// Offsets of the header's fields in bytes.
-mod at {
-    pub(super) const MAX_ENTRIES: usize = 4;
-    pub(super) const NR_ENTRIES: usize = 8;
-    pub(super) const VALUE_SIZE: usize = 12;
-}
+pub(crate) const POINTER: usize = 8;
+pub(crate) const ERA: usize = 4;
+pub(crate) const WORD: usize = 8;
 
 /// Visits the last era of each of the device's blocks: the first block's number, then the
 /// eras of it and those that follow.
@@ -39,21 +32,13 @@ pub(crate) fn walk_eras<S: BlockSource>(
 pub(crate) fn walk_bits<S: BlockSource>(
     reader: &mut Reader<'_, S>,
     writeset: Writeset,
-    mut on_words: impl FnMut(u64, &[[u8; WORD]]),
+    mut on_words: impl FnMut(&Reader<'_, S>, u64, &[[u8; WORD]]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let bits = u64::from(writeset.nr_bits);
-    let words = bits.div_ceil(64);
+    let words = u64::from(writeset.nr_bits).div_ceil(64);
     walk::<S, WORD>(reader, writeset.root, words, &mut |reader, leaf| {
-        let ends_here = leaf.first + leaf.values.len() as u64 == words;
-        if let (true, Some(last), rest @ 1..) = (ends_here, leaf.values.last(), bits % 64) {
-            let beyond = u64::from_le_bytes(*last) >> rest;
-            if beyond != 0 {
-                let expected = format!("0 beyond bit {}", bits - 1);
-                return Err(reader.field(leaf.number, "last word", expected, beyond));
-            }
-        }
-        on_words(leaf.first, leaf.values);
-        Ok(())
+        leaf::check_end(leaf.number, writeset.nr_bits, leaf.first, leaf.values)
+            .map_err(|kind| reader.error(kind))?;
+        on_words(reader, leaf.first, leaf.values)
     })
 }
 
@@ -77,8 +62,7 @@ fn walk<S: BlockSource, const N: usize>(
     length: u64,
     on_leaf: &mut OnLeaf<'_, S, N>,
 ) -> Result<(), Error> {
-    let capacity = ((BLOCK_SIZE - HEADER) / N) as u64;
-    let leaves = length.div_ceil(capacity);
+    let leaves = length.div_ceil(leaf::capacity::<N>());
     let mut next = 0;
     btree::walk(reader, root, POINTER, &mut |reader, key, value| {
         if key != next || key >= leaves {
@@ -86,12 +70,12 @@ fn walk<S: BlockSource, const N: usize>(
             return Err(reader.error(ErrorKind::ArrayKey { expected, found: key }));
         }
         next += 1;
-        let first = key * capacity;
-        let expected = capacity.min(length - first);
+        let first = key * leaf::capacity::<N>();
         let number = pointer(value);
         reader.within(Step::ArrayBlock { index: key, block: number }, |reader| {
             let block = reader.read(number, BlockKind::Array)?;
-            let values = check_leaf(reader, number, &block, capacity, expected)?;
+            let values =
+                leaf::values(number, &block, key, length).map_err(|kind| reader.error(kind))?;
             on_leaf(reader, &Leaf { number, first, values })
         })
     })?;
@@ -101,28 +85,8 @@ fn walk<S: BlockSource, const N: usize>(
     Err(reader.error(ErrorKind::ArrayTooShort { expected: leaves, found: next }))
 }
 
-fn pointer(value: &[u8]) -> u64 {
+pub(crate) fn pointer(value: &[u8]) -> u64 {
     let mut bytes = [0; POINTER];
     bytes.copy_from_slice(value);
     u64::from_le_bytes(bytes)
-}
-
-/// Checks the header; returns the values.
-fn check_leaf<'b, S: BlockSource, const N: usize>(
-    reader: &Reader<'_, S>,
-    number: u64,
-    block: &'b Block,
-    capacity: u64,
-    nr_entries: u64,
-) -> Result<&'b [[u8; N]], Error> {
-    let exact = |field, at, expected: u64| match block.u32_at(at) {
-        found if u64::from(found) == expected => Ok(()),
-        found => Err(reader.field(number, field, expected.to_string(), found)),
-    };
-    exact("value_size", at::VALUE_SIZE, N as u64)?;
-    exact("max_entries", at::MAX_ENTRIES, capacity)?;
-    exact("nr_entries", at::NR_ENTRIES, nr_entries)?;
-    let values = block.bytes()[HEADER..].as_chunks::<N>().0;
-    // At most the block's capacity, which is what the slice has.
-    Ok(values.get(..usize::try_from(nr_entries).unwrap_or(usize::MAX)).unwrap_or(values))
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::error::ErrorKind;
+
 /// The size of a metadata block in bytes (`DM_ERA_METADATA_BLOCK_SIZE`).
 pub const BLOCK_SIZE: usize = 4096;
 
@@ -45,6 +47,19 @@ impl Block {
         u64::from_le_bytes(bytes)
     }
 
+    /// Checks what every kind of block has: its checksum and its own number.
+    pub(crate) fn verify(&self, number: u64, what: BlockKind) -> Result<(), ErrorKind> {
+        let (expected, found) = (self.checksum(what), self.stored_checksum());
+        if expected != found {
+            return Err(ErrorKind::Checksum { block: number, what, expected, found });
+        }
+        let found = self.stored_blocknr(what);
+        if found != number {
+            return Err(ErrorKind::Misplaced { block: number, what, found });
+        }
+        Ok(())
+    }
+
     /// What the checksum field at offset 0 must hold: CRC32C without the final
     /// inversion (`dm_bm_checksum`), mixed with the salt of the block's kind.
     pub(crate) fn checksum(&self, kind: BlockKind) -> u32 {
@@ -77,22 +92,28 @@ pub enum BlockKind {
     Node,
     /// A block of packed array values.
     Array,
+    /// The index of the space map's bitmaps.
+    SpaceMapIndex,
+    /// A bitmap of the space map.
+    SpaceMapBitmap,
 }
 
 impl BlockKind {
-    /// `SUPERBLOCK_CSUM_XOR` (dm-era-target.c), `BTREE_CSUM_XOR` (dm-btree-spine.c) and
-    /// `CSUM_XOR` (dm-array.c).
+    /// `SUPERBLOCK_CSUM_XOR` (dm-era-target.c), `BTREE_CSUM_XOR` (dm-btree-spine.c),
+    /// `CSUM_XOR` (dm-array.c), `INDEX_CSUM_XOR` and `BITMAP_CSUM_XOR` (dm-space-map-common.c).
     fn salt(self) -> u32 {
         match self {
             Self::Superblock => 146_538_381,
             Self::Node => 121_107,
             Self::Array => 595_846_735,
+            Self::SpaceMapIndex => 160_478,
+            Self::SpaceMapBitmap => 240_779,
         }
     }
 
     fn blocknr_offset(self) -> usize {
         match self {
-            Self::Superblock | Self::Node => 8,
+            Self::Superblock | Self::Node | Self::SpaceMapIndex | Self::SpaceMapBitmap => 8,
             Self::Array => 16,
         }
     }
@@ -104,6 +125,8 @@ impl fmt::Display for BlockKind {
             Self::Superblock => "superblock",
             Self::Node => "btree node",
             Self::Array => "array block",
+            Self::SpaceMapIndex => "space map index",
+            Self::SpaceMapBitmap => "space map bitmap",
         })
     }
 }

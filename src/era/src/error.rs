@@ -19,12 +19,17 @@ pub struct Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, step) in self.path.iter().enumerate() {
-            let arrow = if i == 0 { "" } else { " -> " };
-            write!(f, "{arrow}{step}")?;
-        }
+        write_path(f, &self.path)?;
         write!(f, ": {}", self.kind)
     }
+}
+
+pub(crate) fn write_path(f: &mut fmt::Formatter<'_>, path: &[Step]) -> fmt::Result {
+    for (i, step) in path.iter().enumerate() {
+        let arrow = if i == 0 { "" } else { " -> " };
+        write!(f, "{arrow}{step}")?;
+    }
+    Ok(())
 }
 
 impl StdError for Error {
@@ -161,6 +166,9 @@ pub enum ErrorKind {
         /// The superblock's `nr_blocks`.
         nr_blocks: u32,
     },
+    /// Whoever looks at the metadata has seen enough.
+    #[error("the walk was stopped")]
+    Stopped,
     /// The metadata holds no metadata snapshot.
     #[error(
         "no metadata snapshot is held: send the era device the message take_metadata_snap, \
@@ -178,6 +186,41 @@ pub enum ErrorKind {
         /// The metadata's current era.
         current: Era,
     },
+}
+
+impl ErrorKind {
+    /// A word for scripts; never changes its meaning.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "read",
+            Self::Unformatted { .. } => "unformatted",
+            Self::Magic { .. } => "magic",
+            Self::Checksum { .. } => "checksum",
+            Self::Misplaced { .. } => "misplaced",
+            Self::Field { .. } => "field",
+            Self::Key { .. } => "key",
+            Self::OutOfBounds { .. } => "outOfBounds",
+            Self::Visited { .. } => "visited",
+            Self::TooDeep { .. } => "tooDeep",
+            Self::ArrayKey { .. } => "arrayKey",
+            Self::ArrayTooShort { .. } => "arrayTooShort",
+            Self::EraBeyond { .. } => "eraBeyond",
+            Self::WritesetTooLong { .. } => "writesetTooLong",
+            Self::Stopped => "stopped",
+            Self::NoSnapshot => "noSnapshot",
+            Self::Future { .. } => "future",
+        }
+    }
+
+    /// About a field's value.
+    pub(crate) fn field(
+        block: u64,
+        field: &'static str,
+        expected: impl Into<String>,
+        found: impl Into<u64>,
+    ) -> Self {
+        Self::Field { block, field, expected: expected.into(), found: found.into() }
+    }
 }
 
 /// A step on the way from the superblock to a block.
@@ -204,6 +247,19 @@ pub enum Step {
         /// The metadata block it is in.
         block: u64,
     },
+    /// The map of which metadata blocks are in use.
+    SpaceMap,
+    /// The space map's index, at this block.
+    SpaceMapIndex(u64),
+    /// A bitmap of the space map.
+    SpaceMapBitmap {
+        /// Which of the bitmaps, from zero.
+        index: u64,
+        /// The metadata block it is in.
+        block: u64,
+    },
+    /// The space map's tree of counts above two.
+    ReferenceCounts,
 }
 
 impl fmt::Display for Step {
@@ -217,6 +273,10 @@ impl fmt::Display for Step {
             Self::Writeset(era) => write!(f, "key {era}"),
             Self::Node(block) => write!(f, "node (block {block})"),
             Self::ArrayBlock { index, block } => write!(f, "array block {index} (block {block})"),
+            Self::SpaceMap => f.write_str("space map"),
+            Self::SpaceMapIndex(block) => write!(f, "index (block {block})"),
+            Self::SpaceMapBitmap { index, block } => write!(f, "bitmap {index} (block {block})"),
+            Self::ReferenceCounts => f.write_str("reference counts"),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One consistent view of the metadata, and what it says about the device's blocks.
 
+use std::ops::ControlFlow;
+
 use crate::Era;
 use crate::array;
 use crate::block::MAX_BLOCKS;
@@ -12,8 +14,6 @@ use crate::superblock::{Superblock, Writeset};
 
 /// Where the superblock is.
 const SUPERBLOCK: u64 = 0;
-/// A value of the writeset tree: `struct writeset_disk`, packed.
-const WRITESET: usize = 12;
 /// Blocks of era 0 were never written: the first resume begins era 1.
 const FIRST_ERA: Era = Era(1);
 
@@ -38,6 +38,39 @@ pub enum WritesetState {
     Archived,
     /// The era goes on, or ended without being archived.
     Current,
+}
+
+/// A piece of the metadata, as [`Metadata::visit`] comes by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// A writeset begins.
+    Writeset {
+        /// Of which era.
+        era: Era,
+        /// Whether that era is over.
+        state: WritesetState,
+        /// How many blocks the device had in it.
+        nr_bits: u32,
+    },
+    /// Which blocks are in the writeset, from this block of the device on: a bit each, in
+    /// little-endian words. The last word may have bits after the writeset's last block;
+    /// they are zero.
+    Bits {
+        /// The block of the first bit.
+        first: u64,
+        /// The bits.
+        words: &'a [[u8; 8]],
+    },
+    /// The writeset ends.
+    WritesetEnd,
+    /// The last digested era of blocks of the device: a little-endian number each, zero for
+    /// never.
+    Eras {
+        /// The block of the first era.
+        first: u64,
+        /// The eras.
+        eras: &'a [[u8; 4]],
+    },
 }
 
 /// A view of dm-era's metadata whose superblock was verified. Every other block is
@@ -109,15 +142,16 @@ impl<S: BlockSource> Metadata<S> {
             if era < since {
                 return Ok(());
             }
-            array::walk_bits(reader, writeset, |first, words| changed.add_words(first, words))
+            add_bits(reader, writeset, &mut changed)
         })?;
         self.with_current(&mut reader, |reader, writeset| {
-            array::walk_bits(reader, writeset, |first, words| changed.add_words(first, words))
+            add_bits(reader, writeset, &mut changed)
         })?;
         if !array_is_older(oldest, since) {
-            self.each_eras(&mut reader, |first, eras| {
+            self.each_eras(&mut reader, |_, first, eras| {
                 let written = eras.iter().map(|era| Era(u32::from_le_bytes(*era)) >= since);
                 changed.add_chosen(first, written);
+                Ok(())
             })?;
         }
         Ok(changed)
@@ -143,10 +177,28 @@ impl<S: BlockSource> Metadata<S> {
     /// Visits the array: each block of the device in order, and the last digested era in
     /// which it was written; zero is never.
     pub fn visit_array(&self, mut visit: impl FnMut(u64, Era)) -> Result<(), Error> {
-        self.each_eras(&mut self.reader(), |first, eras| {
+        self.each_eras(&mut self.reader(), |_, first, eras| {
             for (block, era) in (first..).zip(eras) {
                 visit(block, Era(u32::from_le_bytes(*era)));
             }
+            Ok(())
+        })
+    }
+
+    /// Visits all there is, piece by piece and never more than a block's worth at once: the
+    /// writesets as [`Self::visit_writesets`] does, then the array. Ends with
+    /// [`ErrorKind::Stopped`] when told to break.
+    pub fn visit(&self, mut visit: impl FnMut(Part<'_>) -> ControlFlow<()>) -> Result<(), Error> {
+        let mut reader = self.reader();
+        let current = self.current_era();
+        self.each_archived(&mut reader, |reader, era, writeset| {
+            pieces(reader, (era, WritesetState::Archived), writeset, &mut visit)
+        })?;
+        self.with_current(&mut reader, |reader, writeset| {
+            pieces(reader, (current, WritesetState::Current), writeset, &mut visit)
+        })?;
+        self.each_eras(&mut reader, |reader, first, eras| {
+            go_on(reader, visit(Part::Eras { first, eras }))
         })
     }
 
@@ -161,10 +213,10 @@ impl<S: BlockSource> Metadata<S> {
     ) -> Result<(), Error> {
         let root = self.superblock.writeset_tree_root;
         reader.within(Step::WritesetTree, |reader| {
-            btree::walk(reader, root, WRITESET, &mut |reader, key, value| {
+            btree::walk(reader, root, Writeset::SIZE, &mut |reader, key, value| {
                 reader.within(Step::Writeset(key), |reader| {
                     let era = self.check_era(reader, key)?;
-                    let writeset = self.check_writeset(reader, parse_writeset(value))?;
+                    let writeset = self.check_writeset(reader, Writeset::parse(value))?;
                     work(reader, era, writeset)
                 })
             })
@@ -186,7 +238,7 @@ impl<S: BlockSource> Metadata<S> {
     fn each_eras(
         &self,
         reader: &mut Reader<'_, S>,
-        mut work: impl FnMut(u64, &[[u8; 4]]),
+        mut work: impl FnMut(&Reader<'_, S>, u64, &[[u8; 4]]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Superblock { era_array_root, nr_blocks, .. } = self.superblock;
         reader.within(Step::EraArray, |reader| {
@@ -194,8 +246,7 @@ impl<S: BlockSource> Metadata<S> {
                 for era in eras {
                     self.check_era(reader, u32::from_le_bytes(*era).into())?;
                 }
-                work(first, eras);
-                Ok(())
+                work(reader, first, eras)
             })
         })
     }
@@ -236,20 +287,46 @@ fn read_superblock<S: BlockSource>(
     Superblock::read(&Reader::below(source, number, path), number)
 }
 
-fn parse_writeset(value: &[u8]) -> Writeset {
-    let (mut nr_bits, mut root) = ([0; 4], [0; 8]);
-    nr_bits.copy_from_slice(&value[..4]);
-    root.copy_from_slice(&value[4..WRITESET]);
-    Writeset { nr_bits: u32::from_le_bytes(nr_bits), root: u64::from_le_bytes(root) }
-}
-
 fn gather<S: BlockSource>(
     reader: &mut Reader<'_, S>,
     writeset: Writeset,
 ) -> Result<BlockSet, Error> {
     let mut blocks = BlockSet::default();
-    array::walk_bits(reader, writeset, |first, words| blocks.add_words(first, words))?;
+    add_bits(reader, writeset, &mut blocks)?;
     Ok(blocks)
+}
+
+/// A writeset in pieces.
+fn pieces<S: BlockSource>(
+    reader: &mut Reader<'_, S>,
+    (era, state): (Era, WritesetState),
+    writeset: Writeset,
+    visit: &mut impl FnMut(Part<'_>) -> ControlFlow<()>,
+) -> Result<(), Error> {
+    let begin = Part::Writeset { era, state, nr_bits: writeset.nr_bits };
+    go_on(reader, visit(begin))?;
+    array::walk_bits(reader, writeset, |reader, first, words| {
+        go_on(reader, visit(Part::Bits { first: first * 64, words }))
+    })?;
+    go_on(reader, visit(Part::WritesetEnd))
+}
+
+fn go_on<S: BlockSource>(reader: &Reader<'_, S>, flow: ControlFlow<()>) -> Result<(), Error> {
+    match flow {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(reader.error(ErrorKind::Stopped)),
+    }
+}
+
+fn add_bits<S: BlockSource>(
+    reader: &mut Reader<'_, S>,
+    writeset: Writeset,
+    to: &mut BlockSet,
+) -> Result<(), Error> {
+    array::walk_bits(reader, writeset, |_, first, words| {
+        to.add_words(first, words);
+        Ok(())
+    })
 }
 
 /// Whether the array knows of no write in `since` or later that a writeset does not know.

@@ -44,18 +44,6 @@ impl<'a, S: BlockSource> Reader<'a, S> {
         Error { kind, path: self.path.clone() }
     }
 
-    /// An error about a field's value.
-    pub(crate) fn field(
-        &self,
-        block: u64,
-        field: &'static str,
-        expected: impl Into<String>,
-        found: impl Into<u64>,
-    ) -> Error {
-        let (expected, found) = (expected.into(), found.into());
-        self.error(ErrorKind::Field { block, field, expected, found })
-    }
-
     /// Reads a block that another refers to.
     pub(crate) fn read(&mut self, number: u64, kind: BlockKind) -> Result<Box<Block>, Error> {
         if number == 0 || number >= self.blocks {
@@ -81,15 +69,7 @@ impl<'a, S: BlockSource> Reader<'a, S> {
 
     /// Checks what every kind of block has: its checksum and its own number.
     pub(crate) fn verify(&self, number: u64, block: &Block, what: BlockKind) -> Result<(), Error> {
-        let (expected, found) = (block.checksum(what), block.stored_checksum());
-        if expected != found {
-            return Err(self.error(ErrorKind::Checksum { block: number, what, expected, found }));
-        }
-        let found = block.stored_blocknr(what);
-        if found != number {
-            return Err(self.error(ErrorKind::Misplaced { block: number, what, found }));
-        }
-        Ok(())
+        block.verify(number, what).map_err(|kind| self.error(kind))
     }
 
     /// Notes that a block was met; says whether it had been before.

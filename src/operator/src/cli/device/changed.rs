@@ -8,7 +8,7 @@ use era_metadata::render::{self, Header};
 use era_metadata::{BlockSource, Era, Metadata, View};
 
 use super::DeviceError;
-use super::offline;
+use super::offline::{self, SnapshotArgs};
 
 /// What to list, and how.
 #[derive(Debug, Args)]
@@ -19,12 +19,8 @@ pub(crate) struct ChangedArgs {
     /// List what was written in this era or later; 0 lists every block ever written
     #[arg(long, value_name = "ERA")]
     since: u32,
-    /// Read the held metadata snapshot, which may be done while the era device is active; without this, read the
-    /// metadata as last committed, which needs a device at rest. BLOCK is the last field of the device's status: give
-    /// it while the device is active; else it is found in the superblock
-    #[arg(long, value_name = "BLOCK", num_args = 0..=1, require_equals = true)]
-    #[allow(clippy::option_option)] // clap: absent, given alone, given with a block
-    metadata_snapshot: Option<Option<u64>>,
+    #[command(flatten)]
+    snapshot: SnapshotArgs,
     /// How to print the list
     #[arg(long, value_enum, default_value_t = Output::List)]
     output: Output,
@@ -42,7 +38,7 @@ enum Output {
 
 /// Lists what the metadata says.
 pub(super) fn run(args: &ChangedArgs, out: &mut impl Write) -> Result<(), DeviceError> {
-    let view = offline::view(args.metadata_snapshot);
+    let view = args.snapshot.view();
     let source = offline::open(&args.image, view)?;
     print_changes(args, &source, view, out)
 }
@@ -107,10 +103,10 @@ mod tests {
     #[test]
     fn the_snapshot_is_the_superblocks_or_the_one_named() {
         let base = ["changed", "--image", "x", "--since", "1"];
-        let snapshot = |more: &[&str]| changed_args(&[&base, more].concat()).metadata_snapshot;
-        assert_eq!(snapshot(&[]), None);
-        assert_eq!(snapshot(&["--metadata-snapshot"]), Some(None));
-        assert_eq!(snapshot(&["--metadata-snapshot=17"]), Some(Some(17)));
+        let view = |more: &[&str]| changed_args(&[&base, more].concat()).snapshot.view();
+        assert_eq!(view(&[]), View::Live);
+        assert_eq!(view(&["--metadata-snapshot"]), View::Held);
+        assert_eq!(view(&["--metadata-snapshot=17"]), View::HeldAt(17));
     }
 
     #[test]

@@ -52,6 +52,10 @@ pub(crate) enum DeviceError {
     Unknown { path: PathBuf, source: LoopError },
     #[error("cannot read the metadata in {path}")]
     Metadata { path: PathBuf, source: era_metadata::Error },
+    #[error(
+        "the metadata in {path} is damaged ({errors} errors): copy the whole device once, and track it with new metadata"
+    )]
+    Unsound { path: PathBuf, errors: u64 },
     #[error("no metadata fits")]
     Size(#[source] SizingError),
     #[error("cannot print the answer")]
@@ -72,6 +76,7 @@ impl DeviceError {
             Self::Open { source, .. } | Self::Write { source, .. } => of_io(source),
             Self::InUse { .. } => Code::Busy,
             Self::Metadata { source, .. } => of_metadata(source),
+            Self::Unsound { .. } => Code::Damaged,
             Self::Print(_) => Code::Failed,
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use clap::Args;
 use era_metadata::{FileSource, View};
 use eratrack_dm::linux::{Loops, Nodes};
 use rustix::fs::{Mode, OFlags};
@@ -12,13 +13,25 @@ use rustix::io::Errno;
 
 use super::DeviceError;
 
-/// What `--metadata-snapshot[=BLOCK]` asks for.
-#[allow(clippy::option_option)] // clap: absent, given alone, given with a block
-pub(super) fn view(metadata_snapshot: Option<Option<u64>>) -> View {
-    match metadata_snapshot {
-        None => View::Live,
-        Some(None) => View::Held,
-        Some(Some(block)) => View::HeldAt(block),
+/// Which view of the metadata to read.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct SnapshotArgs {
+    /// Read the held metadata snapshot, which may be done while the era device is active; without this, read the
+    /// metadata as last committed, which needs a device at rest. BLOCK is the last field of the device's status: give
+    /// it while the device is active; else it is found in the superblock
+    #[arg(long, value_name = "BLOCK", num_args = 0..=1, require_equals = true)]
+    #[allow(clippy::option_option)] // clap: absent, given alone, given with a block
+    metadata_snapshot: Option<Option<u64>>,
+}
+
+impl SnapshotArgs {
+    /// What they ask for.
+    pub(super) fn view(self) -> View {
+        match self.metadata_snapshot {
+            None => View::Live,
+            Some(None) => View::Held,
+            Some(Some(block)) => View::HeldAt(block),
+        }
     }
 }
 
