@@ -158,7 +158,8 @@ fn write_space_map(
         sink.put(number, &block::bitmap(number, counts))?;
         entries.push(IndexEntry {
             bitmap: number,
-            free: small(end - used_end),
+            // The kernel counts what lies beyond the last block as free (`sm_ll_extend`).
+            free: small(first + COUNTED_PER_BITMAP - used_end),
             first_free: small(used_end - first),
         });
     }

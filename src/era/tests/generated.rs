@@ -1,6 +1,7 @@
 //! Metadata of any size: the lists are what the generator says was written.
 
 use era_image::{Placement, Spec};
+use era_metadata::check::check;
 use era_metadata::{Era, MemorySource, Metadata, View, WritesetState};
 
 fn open(spec: &Spec, view: View) -> Metadata<MemorySource> {
@@ -51,4 +52,14 @@ fn a_held_snapshot_lacks_the_current_writeset() {
     }
     assert_ne!(runs(&metadata, since), spec.runs_since(since));
     metadata.visit_writesets(|_, state, _| assert_eq!(state, WritesetState::Archived)).unwrap();
+}
+
+#[test]
+fn the_checker_finds_nothing_wrong() {
+    for spec in specs() {
+        let source = MemorySource::new(spec.bytes());
+        let report = check(&source, View::Live, 10).unwrap();
+        assert_eq!((report.errors, report.warnings), (0, 0), "{spec:?}: {:?}", report.findings);
+        assert_eq!(report.summary.unwrap().current_era, Era(spec.current_era()));
+    }
 }
