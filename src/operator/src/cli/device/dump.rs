@@ -84,7 +84,7 @@ mod tests {
             "writesets": [{"era": 3, "state": "current", "bits": 1001,
                 "ranges": [{"first": 512, "last": 512}, {"first": 1000, "last": 1000}]}],
             "eras": [{"first": 0, "last": 997, "era": 0}, {"first": 998, "last": 999, "era": 2},
-                {"first": 1000, "last": 1000, "era": 2}],
+                {"first": 1000, "last": 1000, "era": 1}],
         });
         assert_eq!(json, expected);
     }

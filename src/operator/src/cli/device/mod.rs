@@ -71,25 +71,24 @@ pub(crate) enum DeviceCommand {
     /// What the kernel marked is listed, no more. It marks only the first block of a discard: if the device took discards
     /// since then, take the blocks after each range as changed too, as many as the longest discard can cover
     /// (`discard_max_bytes` of the era device, divided by the block and rounded up). The lists of the node agent have them.
-    #[command(
-        after_help = "Example:\n  eratrack device changed --image era-metadata.img --since 17"
-    )]
+    ///
+    /// Example: eratrack device changed --image era-metadata.img --since 17
     Changed(changed::ChangedArgs),
     /// Print all that dm-era's metadata says: every writeset, and the last era of every block
     ///
     /// The XML is that of `era_dump`, byte for byte, so that `era_restore` takes it. Where a device ended without being
     /// suspended, the writeset of the era that was current is in it too: `era_dump` leaves that out, and what was written in
     /// that era would be lost.
-    #[command(
-        after_help = "Example:\n  eratrack device dump --image era-metadata.img --output json"
-    )]
+    ///
+    /// Example: eratrack device dump --image era-metadata.img --output json
     Dump(dump::DumpArgs),
     /// Check the structure of dm-era's metadata in full
     ///
     /// Every block that is in use is read: checksums, block numbers, bounds and keys; writesets, eras, the metadata snapshot,
     /// and the space map's counts against what refers to each block. All that is wrong is listed, with the way to it. Errors
     /// mean that no list may be read from such metadata (exit code 8); warnings, that room is lost.
-    #[command(after_help = "Example:\n  eratrack device check --image era-metadata.img")]
+    ///
+    /// Example: eratrack device check --image era-metadata.img
     Check(check::CheckArgs),
     /// Tell how much room dm-era's metadata needs at worst
     Size(size::SizeArgs),
