@@ -38,8 +38,65 @@ impl Host {
         self.take(record)?;
         let read = self.read_held(record, since);
         let dropped = self.drop_held(record);
-        let (held, marked) = read?;
+        let read = read?;
         dropped?;
+        self.dilated(record, since, read)
+    }
+
+    /// The same from the metadata snapshot that is held by hand, which knows of no later writes.
+    /// None if none is held.
+    pub fn changes_held(&self, record: &Record, since: Era) -> Result<Option<Changes>, HostError> {
+        let lock = self.lock_stack(&record.stack)?;
+        self.require_own_chain(&lock, record)?;
+        self.require_intact(record)?;
+        if self.held_by_hand(record)?.is_none() {
+            return Ok(None);
+        }
+        let read = self.read_held(record, since)?;
+        self.dilated(record, since, read).map(Some)
+    }
+
+    /// Reads the metadata of a stack that is in place, whatever is wanted of it: from the snapshot
+    /// that is held by hand, or from one that is taken and dropped.
+    pub fn read_snapshot<T>(
+        &self,
+        record: &Record,
+        read: impl FnOnce(&Metadata<&dyn BlockSource>) -> Result<T, era_metadata::Error>,
+    ) -> Result<T, HostError> {
+        let lock = self.lock_stack(&record.stack)?;
+        self.require_own_chain(&lock, record)?;
+        self.require_intact(record)?;
+        if self.held_by_hand(record)?.is_some() {
+            return self.read_as_held(record, read);
+        }
+        self.take(record)?;
+        let done = self.read_as_held(record, read);
+        let dropped = self.drop_held(record);
+        let done = done?;
+        dropped.map(|()| done)
+    }
+
+    fn read_as_held<T>(
+        &self,
+        record: &Record,
+        read: impl FnOnce(&Metadata<&dyn BlockSource>) -> Result<T, era_metadata::Error>,
+    ) -> Result<T, HostError> {
+        let held = self.held(record)?;
+        let unreadable = |source| HostError::Metadata { stack: record.stack.clone(), source };
+        let file = self.open_metadata(record)?;
+        let metadata = Metadata::open(&file as &dyn BlockSource, View::HeldAt(held.root))
+            .map_err(unreadable)?;
+        let done = read(&metadata).map_err(unreadable)?;
+        let now = self.held(record)?;
+        if now.root == held.root { Ok(done) } else { Err(taken_again(record)) }
+    }
+
+    fn dilated(
+        &self,
+        record: &Record,
+        since: Era,
+        (held, marked): (Held, BlockSet),
+    ) -> Result<Changes, HostError> {
         let dilation = self.dilation(record, since)?;
         self.require_intact(record)?;
         let blocks = record.blocks();

@@ -1,0 +1,183 @@
+//! Stacks over a reboot: with their chain where it is proven that nothing was written unseen.
+//!
+//! A guest is not booted twice for this: what a reboot takes away is taken away, and the boot has
+//! another name afterwards.
+
+mod common;
+
+use std::path::Path;
+
+use common::{Eratrack, blocks};
+use kit::{Disk, VolumeGroup, run, run_with};
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// A machine with one tracked volume.
+struct Machine {
+    eratrack: Eratrack,
+    group: VolumeGroup,
+    /// Of the kernel's making, before any of ours is put over it.
+    boots: kit::Dir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let eratrack = Eratrack::new();
+        let group = VolumeGroup::new([Disk::new(256).into_backing()]);
+        group.thick("data", 160);
+        Self { eratrack, group, boots: kit::Dir::new("boots") }
+    }
+
+    fn path(&self) -> String {
+        format!("/dev/{}/data", self.group.name())
+    }
+
+    fn attach(&self) -> String {
+        let words = format!("attach {} --granularity 64Ki", self.path());
+        self.eratrack.json(&words)["chain"].as_str().expect("a chain").to_owned()
+    }
+
+    fn boundary(&self) -> u64 {
+        let era = self.eratrack.ok("boundary data --output name");
+        era.trim().parse().expect("an era")
+    }
+
+    fn mounted(&self, work: impl FnOnce(&Path)) {
+        let at = kit::Dir::new("mount");
+        run(&format!("mount {} {}", self.path(), at.path().display()));
+        work(at.path());
+        run(&format!("umount {}", at.path().display()));
+    }
+
+    /// Everything that does not survive one is gone.
+    fn reboot(&self) {
+        run(&format!("lvchange -an {}/data", self.group.name()));
+        let names = run("dmsetup info -c --noheadings -o name");
+        for suffix in ["-access", "-era", "-base"] {
+            let ours = |name: &&str| name.starts_with("eratrack-") && name.ends_with(suffix);
+            for name in names.lines().filter(ours) {
+                run(&format!("dmsetup remove {name}"));
+            }
+        }
+        run("losetup -D");
+        self.another_boot();
+        run(&format!("lvchange -ay {}/data", self.group.name()));
+    }
+
+    fn another_boot(&self) {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a uuid");
+        let file = self.boots.path().join(id.trim());
+        std::fs::write(&file, &id).expect("it is written");
+        let _ = run_with("umount", [BOOT_ID]);
+        run(&format!("mount --bind {} {BOOT_ID}", file.display()));
+    }
+
+    fn restore(&self, more: &str) -> (String, String, String) {
+        let told = self.eratrack.json(&format!("restore {more}"));
+        let field = |name: &str| told[0][name].as_str().unwrap_or_default().to_owned();
+        (field("outcome"), field("chain"), field("why"))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.eratrack.run("detach data");
+        let _ = run_with("umount", [BOOT_ID]);
+    }
+}
+
+/// What was written before the shutdown and what is written after the boot is in one list.
+#[test]
+#[ignore = "kernel tier"]
+fn a_chain_goes_on_over_a_shutdown_in_order() {
+    let machine = Machine::new();
+    run(&format!("mkfs.ext4 -q {}", machine.path()));
+    let chain = machine.attach();
+    let era = machine.boundary();
+    machine.mounted(|at| {
+        run(&format!("dd if=/dev/zero of={}/before bs=64k count=4 conv=fsync", at.display()));
+    });
+    machine.eratrack.ok("seal");
+    machine.reboot();
+    assert_eq!(machine.restore(""), ("Intact".into(), chain.clone(), String::new()));
+    assert_eq!(machine.restore(""), ("InPlace".into(), chain, String::new()));
+    let before = machine.eratrack.ok(&format!("changed data --since {era}"));
+    run(&format!("dd if=/dev/urandom of={} bs=64k count=1 seek=2000 oflag=direct", machine.path()));
+    let both = blocks(&machine.eratrack.ok(&format!("changed data --since {era}")));
+    let before = blocks(&before);
+    assert!(before.len() >= 4 && !before.contains(&2000), "{before:?}");
+    assert!(before.iter().all(|block| both.contains(block)) && both.contains(&2000), "{both:?}");
+}
+
+#[test]
+#[ignore = "kernel tier"]
+fn a_power_cut_and_early_writes_end_the_chain() {
+    let machine = Machine::new();
+    run(&format!("mkfs.ext4 -q {}", machine.path()));
+    let first = machine.attach();
+    machine.reboot();
+    let (outcome, second, why) = machine.restore("--trust-powered-off");
+    assert_eq!(outcome, "Broken");
+    assert!(why.contains("not sealed") && second != first, "{why}");
+
+    machine.eratrack.ok("seal");
+    machine.reboot();
+    machine.mounted(|_| ());
+    let (outcome, third, why) = machine.restore("--trust-powered-off");
+    assert_eq!(outcome, "Broken");
+    assert!(why.contains("reached the device before") && third != second, "{why}");
+    assert_eq!(machine.eratrack.json("status data")["state"], "Intact");
+}
+
+/// A boot that ran no `restore`, or another machine, mounts it; after the next boot no counter
+/// tells of that, but the superblock does.
+#[test]
+#[ignore = "kernel tier"]
+fn a_mount_elsewhere_ends_the_chain_on_every_filesystem() {
+    for make in ["mkfs.ext4 -q", "mkfs.xfs -q -f", "mkfs.btrfs -q -f"] {
+        let machine = Machine::new();
+        run(&format!("{make} {}", machine.path()));
+        let chain = machine.attach();
+        machine.mounted(|_| ());
+        machine.eratrack.ok("seal");
+        machine.reboot();
+        assert_eq!(machine.restore(""), ("Intact".into(), chain.clone(), String::new()), "{make}");
+
+        machine.eratrack.ok("seal");
+        machine.reboot();
+        machine.mounted(|_| ());
+        machine.reboot();
+        let (outcome, _, why) = machine.restore("");
+        assert_eq!(outcome, "Broken", "{make}");
+        assert!(why.contains("written elsewhere"), "{make}: {why}");
+    }
+}
+
+#[test]
+#[ignore = "kernel tier"]
+fn a_raw_device_goes_on_only_if_somebody_vouches_for_it() {
+    let machine = Machine::new();
+    let first = machine.attach();
+    machine.eratrack.ok("seal");
+    machine.reboot();
+    let (outcome, second, why) = machine.restore("");
+    assert_eq!(outcome, "Broken");
+    assert!(why.contains("--trust-powered-off") && second != first, "{why}");
+    machine.eratrack.ok("seal");
+    machine.reboot();
+    assert_eq!(machine.restore("--trust-powered-off"), ("Intact".into(), second, String::new()));
+}
+
+/// What would still be written until the end could not be told from what is written elsewhere.
+#[test]
+#[ignore = "kernel tier"]
+fn a_device_in_use_is_not_sealed() {
+    let machine = Machine::new();
+    run(&format!("mkfs.ext4 -q {}", machine.path()));
+    machine.attach();
+    machine.mounted(|_| {
+        let said = machine.eratrack.fails("seal", 4);
+        assert!(said.contains("1 of 1 stacks could not be sealed"), "{said}");
+    });
+    assert_eq!(machine.eratrack.json("status data")["sealed"], false);
+}
