@@ -34,6 +34,7 @@ fn generate(tools: &Tools) -> Outcome<Files> {
     let reference =
         progress::step("asking the binary for its help", || reference::markdown(&help))?;
     files.insert("docs/cli.md".to_owned(), reference);
+    files.extend(manual()?);
     for (path, arguments) in MANIFESTS {
         files.insert(path.to_owned(), manifest(tools, arguments)?);
     }
@@ -60,6 +61,21 @@ fn help(words: &[String]) -> Outcome<String> {
         command.env_remove(name);
     }
     Ok(process::output(command.env("COLUMNS", "100").args(words).arg("--help"))?)
+}
+
+/// The manual's pages, by their paths.
+fn manual() -> Outcome<Files> {
+    let dir = paths::target().join("man");
+    let _ = fs::remove_dir_all(&dir);
+    let mut command = cargo(&["run", "--quiet", "--package", "eratrack", "--", "man"]);
+    process::output(command.arg(&dir))?;
+    let mut pages = Files::new();
+    for entry in fs::read_dir(&dir)? {
+        let entry = entry?;
+        let path = format!("docs/man/{}", entry.file_name().to_string_lossy());
+        pages.insert(path, fs::read_to_string(entry.path())?);
+    }
+    Ok(pages)
 }
 
 /// The chart as it is with nothing chosen, for those who apply without Helm. Namespace and definitions are files of

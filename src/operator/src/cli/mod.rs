@@ -5,7 +5,8 @@ mod device;
 mod size;
 
 use std::future::Future;
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -40,7 +41,16 @@ enum Command {
     /// Track devices of one machine, without Kubernetes
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// Write the manual pages
+    ///
+    /// Example: eratrack man /usr/local/share/man/man1
+    Man {
+        /// Into which directory
+        dir: PathBuf,
+    },
     /// Print a completion script
+    ///
+    /// Example: eratrack completion bash > /etc/bash_completion.d/eratrack
     Completion {
         /// For which shell
         shell: Shell,
@@ -61,6 +71,7 @@ pub(crate) fn run() -> Result<(), Failure> {
             telemetry::init_for_command(&cli.log).map_err(Failure::other)?;
             Ok(device::run(command)?)
         }
+        Command::Man { dir } => manual(&dir).map_err(Failure::other),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "eratrack", &mut script);
@@ -80,10 +91,16 @@ fn serve(log: &LogArgs, role: impl Future<Output = Result<(), Failure>>) -> Resu
         .block_on(role)
 }
 
+/// A page for each command, as `man` finds them: `eratrack-device-attach.1`.
+fn manual(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), dir)
+}
+
 /// Prints to stdout; a reader that went away (`| head`) is no failure.
 fn print(text: &[u8]) -> Result<(), Failure> {
-    match std::io::stdout().lock().write_all(text) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::other(error)),
+    match io::stdout().lock().write_all(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::other(error)),
         _ => Ok(()),
     }
 }
