@@ -61,7 +61,7 @@ impl Host {
     pub fn read_snapshot<T>(
         &self,
         record: &Record,
-        read: impl FnOnce(&Metadata<&dyn BlockSource>) -> Result<T, era_metadata::Error>,
+        read: impl FnOnce(&dyn BlockSource, View) -> T,
     ) -> Result<T, HostError> {
         let lock = self.lock_stack(&record.stack)?;
         self.require_own_chain(&lock, record)?;
@@ -79,14 +79,11 @@ impl Host {
     fn read_as_held<T>(
         &self,
         record: &Record,
-        read: impl FnOnce(&Metadata<&dyn BlockSource>) -> Result<T, era_metadata::Error>,
+        read: impl FnOnce(&dyn BlockSource, View) -> T,
     ) -> Result<T, HostError> {
         let held = self.held(record)?;
-        let unreadable = |source| HostError::Metadata { stack: record.stack.clone(), source };
         let file = self.open_metadata(record)?;
-        let metadata = Metadata::open(&file as &dyn BlockSource, View::HeldAt(held.root))
-            .map_err(unreadable)?;
-        let done = read(&metadata).map_err(unreadable)?;
+        let done = read(&file, View::HeldAt(held.root));
         let now = self.held(record)?;
         if now.root == held.root { Ok(done) } else { Err(taken_again(record)) }
     }

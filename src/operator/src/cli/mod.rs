@@ -50,7 +50,7 @@ enum Command {
     },
     /// Print a completion script
     ///
-    /// Example: eratrack completion bash > /etc/bash_completion.d/eratrack
+    /// Example: `eratrack completion bash > /etc/bash_completion.d/eratrack`
     Completion {
         /// For which shell
         shell: Shell,

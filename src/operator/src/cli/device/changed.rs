@@ -1,26 +1,24 @@
 //! Which blocks changed, by dm-era's metadata.
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use era_metadata::render::{self, Header};
-use era_metadata::{BlockSource, Era, Metadata, View};
+use era_metadata::{BlockSource, Era, Metadata, Run, View};
+use eratrack_dm::Host;
+use eratrack_model::record::Record;
 
 use super::DeviceError;
-use super::offline::{self, SnapshotArgs};
+use super::source::SourceArgs;
 
 /// What to list, and how.
 #[derive(Debug, Args)]
 pub(crate) struct ChangedArgs {
-    /// The metadata: an image file, or the device itself (as root)
-    #[arg(long, value_name = "FILE")]
-    image: PathBuf,
+    #[command(flatten)]
+    source: SourceArgs,
     /// List what was written in this era or later; 0 lists every block ever written
     #[arg(long, value_name = "ERA")]
     since: u32,
-    #[command(flatten)]
-    snapshot: SnapshotArgs,
     /// How to print the list
     #[arg(long, value_enum, default_value_t = Output::List)]
     output: Output,
@@ -36,20 +34,47 @@ enum Output {
     Xml,
 }
 
-/// Lists what the metadata says.
+/// Lists what the metadata says, and for a stack what its discards add to that.
 pub(super) fn run(args: &ChangedArgs, out: &mut impl Write) -> Result<(), DeviceError> {
-    let view = args.snapshot.view();
-    let source = offline::open(&args.image, view)?;
-    print_changes(args, &source, view, out)
+    match args.source.stack()? {
+        Some((host, record)) => list_stack(args, &host, &record, out),
+        None => args.source.read_image(|source, view| print_changes(args, source, view, out))?,
+    }
+}
+
+fn list_stack(
+    args: &ChangedArgs,
+    host: &Host,
+    record: &Record,
+    out: &mut impl Write,
+) -> Result<(), DeviceError> {
+    let since = Era(args.since);
+    let changes = match host.changes_held(record, since)? {
+        Some(held) => {
+            let (stack, era) = (&record.stack, held.read_at);
+            eprintln!(
+                "eratrack: from the metadata snapshot of {stack} that is held since era {era}"
+            );
+            held
+        }
+        None => host.changes(record, since)?,
+    };
+    let header = Header {
+        since,
+        current: changes.read_at,
+        block_bytes: record.granularity.bytes().0,
+        device_blocks: changes.blocks,
+    };
+    print_runs(args, &header, || changes.runs.iter(), out)
 }
 
 fn print_changes(
     args: &ChangedArgs,
-    source: &impl BlockSource,
+    source: &(impl BlockSource + ?Sized),
     view: View,
     out: &mut impl Write,
 ) -> Result<(), DeviceError> {
-    let unreadable = |source| DeviceError::Metadata { path: args.image.clone(), source };
+    let unreadable = |source| DeviceError::Metadata { path: args.source.name(), source };
     let metadata = Metadata::open(source, view).map_err(unreadable)?;
     let since = Era(args.since);
     let blocks = metadata.changed_since(since).map_err(unreadable)?;
@@ -59,10 +84,19 @@ fn print_changes(
         block_bytes: u64::from(metadata.granularity_sectors()) * 512,
         device_blocks: metadata.nr_blocks().into(),
     };
+    print_runs(args, &header, || blocks.runs(), out)
+}
+
+fn print_runs<R: Iterator<Item = Run>>(
+    args: &ChangedArgs,
+    header: &Header,
+    runs: impl Fn() -> R,
+    out: &mut impl Write,
+) -> Result<(), DeviceError> {
     match args.output {
-        Output::List => render::list(out, blocks.runs()),
-        Output::Json => render::json(out, &header, blocks.runs()),
-        Output::Xml => render::xml(out, blocks.runs()),
+        Output::List => render::list(out, runs()),
+        Output::Json => render::json(out, header, runs()),
+        Output::Xml => render::xml(out, runs()),
     }
     .map_err(DeviceError::Print)
 }
@@ -98,15 +132,6 @@ mod tests {
         assert_eq!(json, expected);
         let xml = "<blocks>\n  <block block=\"512\"/>\n  <range begin=\"998\" end=\"1001\"/>\n</blocks>\n";
         assert_eq!(printed("1", "xml"), xml);
-    }
-
-    #[test]
-    fn the_snapshot_is_the_superblocks_or_the_one_named() {
-        let base = ["changed", "--image", "x", "--since", "1"];
-        let view = |more: &[&str]| changed_args(&[&base, more].concat()).snapshot.view();
-        assert_eq!(view(&[]), View::Live);
-        assert_eq!(view(&["--metadata-snapshot"]), View::Held);
-        assert_eq!(view(&["--metadata-snapshot=17"]), View::HeldAt(17));
     }
 
     #[test]

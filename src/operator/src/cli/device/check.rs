@@ -1,23 +1,19 @@
 //! Whether dm-era's metadata is sound.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use era_metadata::check::{self, Finding, Report, Severity, Summary};
 use serde::Serialize;
 
 use super::DeviceError;
-use super::offline::{self, SnapshotArgs};
+use super::source::SourceArgs;
 
 /// What to check, and how to tell.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// The metadata: an image file, or the device itself (as root)
-    #[arg(long, value_name = "FILE")]
-    image: PathBuf,
     #[command(flatten)]
-    snapshot: SnapshotArgs,
+    source: SourceArgs,
     /// Show no more findings than this; all are counted
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     limit: u16,
@@ -34,12 +30,12 @@ enum Output {
     Json,
 }
 
-/// Checks an image.
+/// Checks what there is.
 pub(super) fn run(args: &CheckArgs, out: &mut impl Write) -> Result<(), DeviceError> {
-    let view = args.snapshot.view();
-    let source = offline::open(&args.image, view)?;
-    let report = check::check(&source, view, args.limit.into())
-        .map_err(|source| DeviceError::Metadata { path: args.image.clone(), source })?;
+    let checked =
+        args.source.read(|source, view| check::check(&source, view, args.limit.into()))?;
+    let report =
+        checked.map_err(|source| DeviceError::Metadata { path: args.source.name(), source })?;
     print(args, &report, out)
 }
 
@@ -53,7 +49,7 @@ fn print(args: &CheckArgs, report: &Report, out: &mut impl Write) -> Result<(), 
     if report.is_clean() {
         return Ok(());
     }
-    Err(DeviceError::Unsound { path: args.image.clone(), errors: report.errors })
+    Err(DeviceError::Unsound { path: args.source.name(), errors: report.errors })
 }
 
 fn print_table(report: &Report, out: &mut impl Write) -> io::Result<()> {

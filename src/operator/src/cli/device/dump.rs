@@ -1,23 +1,19 @@
 //! All of dm-era's metadata, as text.
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use era_metadata::dump::{self, DumpError};
 use era_metadata::{BlockSource, Metadata};
 
 use super::DeviceError;
-use super::offline::{self, SnapshotArgs};
+use super::source::SourceArgs;
 
 /// What to dump, and how.
 #[derive(Debug, Args)]
 pub(crate) struct DumpArgs {
-    /// The metadata: an image file, or the device itself (as root)
-    #[arg(long, value_name = "FILE")]
-    image: PathBuf,
     #[command(flatten)]
-    snapshot: SnapshotArgs,
+    source: SourceArgs,
     /// How to print it
     #[arg(long, value_enum, default_value_t = Output::Xml)]
     output: Output,
@@ -31,14 +27,14 @@ enum Output {
     Json,
 }
 
-/// Dumps an image.
+/// Dumps what there is.
 pub(super) fn run(args: &DumpArgs, out: &mut impl Write) -> Result<(), DeviceError> {
-    let view = args.snapshot.view();
-    let source = offline::open(&args.image, view)?;
-    let unreadable = |source| DeviceError::Metadata { path: args.image.clone(), source };
-    let metadata = Metadata::open(&source, view).map_err(unreadable)?;
-    print(args, &metadata, out).map_err(|error| match error {
-        DumpError::Metadata(error) => unreadable(error),
+    let dumped = args.source.read(|source, view| {
+        let metadata = Metadata::open(source, view)?;
+        print(args, &metadata, out)
+    })?;
+    dumped.map_err(|error| match error {
+        DumpError::Metadata(source) => DeviceError::Metadata { path: args.source.name(), source },
         DumpError::Write(error) => DeviceError::Print(error),
     })
 }

@@ -16,6 +16,7 @@ mod output;
 mod restore;
 mod size;
 mod snapshot;
+mod source;
 mod target;
 mod tree;
 mod unit;
