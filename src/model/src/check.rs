@@ -110,6 +110,19 @@ pub enum Rule {
     /// Checkpoint, then the era's number, then the drain.
     #[error("a boundary is a checkpoint, then the era's number, then a drain")]
     BoundaryOrder,
+    /// A snapshot of X-era, then an origin over X-era, are live before X is swapped.
+    #[error(
+        "a point in time needs a snapshot of the era device, then an origin over it, both live"
+    )]
+    PointIsReady,
+    /// No sector of X takes another way than the others, and all go on through X-era.
+    #[error(
+        "a point in time must change which device of ours the table leads to, and nothing else"
+    )]
+    SameShape,
+    /// A write to X would wait for itself.
+    #[error("the store of a point in time must not lie on what is tracked")]
+    StoreApart,
     /// The plan does what it is for.
     #[error("the plan must reach its goal")]
     GoalReached,

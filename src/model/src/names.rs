@@ -41,6 +41,10 @@ pub enum Role {
     Era,
     /// X-base: X's original table.
     Base,
+    /// X-origin: while there is a point in time, what is written to X goes through it.
+    Origin,
+    /// X-snap: X as it was at a point in time.
+    Snapshot,
 }
 
 /// A device of ours that only shows another one elsewhere: `linear`, never swapped, made before
@@ -106,14 +110,16 @@ impl StackId {
 }
 
 impl Role {
-    /// All roles.
-    pub const ALL: [Self; 2] = [Self::Era, Self::Base];
+    /// All roles, from the top down: as they are removed.
+    pub const ALL: [Self; 4] = [Self::Origin, Self::Snapshot, Self::Era, Self::Base];
 
     /// How names and uuids end.
     pub const fn text(self) -> &'static str {
         match self {
             Self::Era => "era",
             Self::Base => "base",
+            Self::Origin => "origin",
+            Self::Snapshot => "snapshot",
         }
     }
 }

@@ -6,6 +6,7 @@
 mod boundary;
 mod eligible;
 mod insert;
+mod point;
 mod remove;
 mod shape;
 mod show;
@@ -14,12 +15,13 @@ mod situation;
 use crate::lvm::VgName;
 use crate::names::{DmName, DmUuid, Role};
 pub use crate::refusal::Refusal;
-use crate::stack::{Desired, Observed};
+use crate::stack::{CopyStore, Desired, Observed};
 use crate::table::Table;
 use crate::units::{Bytes, DevNo, Granularity, Sectors};
 
 pub use eligible::eligible;
-pub use shape::{era_table, is_live_table, live_table};
+pub use point::CHUNK as POINT_CHUNK;
+pub use shape::{era_table, is_live_table, live_table, origin_table};
 
 /// A device in a plan: known by number, or by role because the plan itself makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +42,10 @@ pub enum Goal {
     Reach(Desired),
     /// To separate what was written before from what is written after.
     Boundary,
+    /// The same, and to keep what X held then for a reader.
+    PointInTime(CopyStore),
+    /// To keep it no longer.
+    EndPointInTime,
 }
 
 /// Steps in order, and what was found to need none.
@@ -164,6 +170,10 @@ pub enum Skipped {
     Insert(Granularity),
     /// X does not go through X-era.
     Restore,
+    /// X goes through X-origin: whoever reads that point in time ends it.
+    PointInTime,
+    /// X does not go through X-origin.
+    EndPointInTime,
 }
 
 /// What to do so that the stack is as desired, or why it cannot be.
@@ -183,4 +193,15 @@ pub fn plan(observed: &Observed, desired: &Desired) -> Result<Plan, Refusal> {
 /// What to do for a boundary of a tracked X, or why there can be none.
 pub fn plan_boundary(observed: &Observed) -> Result<Plan, Refusal> {
     boundary::plan(observed)
+}
+
+/// What to do for a point in time of a tracked X that can be read, or why there can be none.
+pub fn plan_point_in_time(observed: &Observed, store: &CopyStore) -> Result<Plan, Refusal> {
+    point::begin(observed, store)
+}
+
+/// What to do so that nothing of a point in time is left, or why that must wait. Of a stack that X
+/// does not go through, too.
+pub fn plan_end_point_in_time(observed: &Observed) -> Result<Plan, Refusal> {
+    point::end(observed)
 }

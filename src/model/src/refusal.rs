@@ -187,6 +187,22 @@ pub enum Refusal {
         /// The device in question.
         beneath: DevNo,
     },
+    /// A write to X would wait for itself.
+    #[error(
+        "the store for a point in time of {name} lies on {beneath}, which is tracked; keep it on a disk of its own, or on a volume that is not tracked"
+    )]
+    CopiesOnTrackedVolume {
+        /// X.
+        name: DmName,
+        /// The device in question.
+        beneath: DevNo,
+    },
+    /// One at a time.
+    #[error("a point in time of {name} is held already; let its reader finish")]
+    PointInTimeHeld {
+        /// X.
+        name: DmName,
+    },
     /// X is tracked in another way than asked.
     #[error(
         "device {name} is tracked already, at {granularity} with metadata on {metadata}; detach it first"
@@ -256,10 +272,13 @@ impl Refusal {
             | Self::Suspended { .. }
             | Self::BeingMoved { .. }
             | Self::SlotTaken { .. }
+            | Self::PointInTimeHeld { .. }
             | Self::Busy { .. } => "DeviceBusy",
             Self::TooSmall { .. } => "DeviceTooSmall",
             Self::FinerThanLogicalBlock { .. } | Self::TooManyBlocks { .. } => "LimitExceeded",
-            Self::MetadataOnTrackedVolume { .. } => "MetadataOnTrackedVolume",
+            Self::MetadataOnTrackedVolume { .. } | Self::CopiesOnTrackedVolume { .. } => {
+                "MetadataOnTrackedVolume"
+            }
             Self::TrackedOtherwise { .. }
             | Self::LvmNameUnreadable { .. }
             | Self::Inconsistent { .. } => "OperationFailed",

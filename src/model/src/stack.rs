@@ -23,6 +23,10 @@ pub struct Observed {
     pub era: Option<Device>,
     /// X-base: the device whose uuid is this stack's `Role::Base`.
     pub base: Option<Device>,
+    /// X-origin: the device whose uuid is this stack's `Role::Origin`.
+    pub origin: Option<Device>,
+    /// X-snap: the device whose uuid is this stack's `Role::Snapshot`.
+    pub snapshot: Option<Device>,
 }
 
 /// What the running kernel can do.
@@ -114,6 +118,15 @@ pub enum Contents {
     Proven,
 }
 
+/// The device that takes what X held at a point in time, before it is overwritten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyStore {
+    /// The device that dm-snapshot opens, such as a loop device.
+    pub number: DevNo,
+    /// Every block device that its bytes pass through, down to the disks.
+    pub beneath: Vec<Beneath>,
+}
+
 /// A block device below another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beneath {
@@ -149,6 +162,8 @@ impl Observed {
         match role {
             Role::Era => self.era.as_ref(),
             Role::Base => self.base.as_ref(),
+            Role::Origin => self.origin.as_ref(),
+            Role::Snapshot => self.snapshot.as_ref(),
         }
     }
 }

@@ -85,6 +85,17 @@ pub enum Target<D = DevNo> {
         /// The device whose old contents the snapshots keep.
         origin: D,
     },
+    /// `snapshot <origin> <store> N <chunk>` (dm-snap.c): the origin as it was when writes to it
+    /// began to go through `snapshot-origin`. `N`: which chunks the store has is known to the kernel
+    /// alone, and gone with the device. Those of LVM's (`P`) stay `Other`.
+    Snapshot {
+        /// The device whose old contents it shows.
+        origin: D,
+        /// Where old contents go before they are overwritten.
+        store: D,
+        /// Sectors a chunk.
+        chunk: Sectors,
+    },
     /// Any other target, kept word for word.
     Other {
         /// The target's name.
@@ -218,6 +229,7 @@ impl<D> Target<D> {
             Self::Era { .. } => "era",
             Self::Switch { .. } => "switch",
             Self::SnapshotOrigin { .. } => "snapshot-origin",
+            Self::Snapshot { .. } => "snapshot",
             Self::Other { kind, params: _ } => kind,
         }
     }
@@ -235,6 +247,7 @@ impl<D> Target<D> {
             }
             Self::Era { metadata, origin, granularity: _ } => vec![metadata, origin],
             Self::SnapshotOrigin { origin } => vec![origin],
+            Self::Snapshot { origin, store, chunk: _ } => vec![origin, store],
             Self::Other { .. } => Vec::new(),
         }
     }
@@ -264,6 +277,9 @@ impl<D> Target<D> {
                 granularity: *granularity,
             },
             Self::SnapshotOrigin { origin } => Target::SnapshotOrigin { origin: name(origin)? },
+            Self::Snapshot { origin, store, chunk } => {
+                Target::Snapshot { origin: name(origin)?, store: name(store)?, chunk: *chunk }
+            }
             Self::Other { kind, params } => {
                 Target::Other { kind: kind.clone(), params: params.clone() }
             }
@@ -302,6 +318,7 @@ impl<D: fmt::Display> Target<D> {
                 format!("{metadata} {origin} {granularity}")
             }
             Self::SnapshotOrigin { origin } => origin.to_string(),
+            Self::Snapshot { origin, store, chunk } => format!("{origin} {store} N {chunk}"),
             Self::Other { kind: _, params } => params.clone(),
         }
     }

@@ -2,10 +2,13 @@
 
 mod common;
 
-use common::{Machine, STRIPED, THICK, THIN, desired, number, tracked, volume};
+use common::{Machine, STRIPED, THICK, THIN, desired, number, store, tracked, volume};
 use eratrack_model::check::{Rule, Violation, check};
 use eratrack_model::names::Role;
-use eratrack_model::plan::{self, DeviceRef, Goal, Plan, Step, plan, plan_boundary};
+use eratrack_model::plan::{
+    self, DeviceRef, Goal, Plan, Step, plan, plan_boundary, plan_end_point_in_time,
+    plan_point_in_time,
+};
 use eratrack_model::stack::{Beneath, Contents, Desired, Observed, Subject};
 use eratrack_model::table::Table;
 use eratrack_model::units::{Bytes, Sectors};
@@ -27,6 +30,14 @@ fn plans() -> Vec<(Plan, Observed)> {
         }
         plans.push((plan_boundary(&whole.observe()).unwrap(), whole.observe()));
         plans.push((plan(&whole.observe(), &Desired::Untracked).unwrap(), whole.observe()));
+        let point = plan_point_in_time(&whole.observe(), &store()).unwrap();
+        plans.push((point.clone(), whole.observe()));
+        for at in 0..=Machine::moves_in(&point) {
+            let mut cut = whole.clone();
+            cut.run(&point, Some(at));
+            plans.push((plan_end_point_in_time(&cut.observe()).unwrap(), cut.observe()));
+            plans.push((plan(&cut.observe(), &Desired::Untracked).unwrap(), cut.observe()));
+        }
     }
     plans
 }
@@ -69,6 +80,9 @@ fn independent(first: &Step, second: &Step) -> bool {
     };
     let create_era = |step: &Step| matches!(step, Step::Create { role: Role::Era, .. });
     let unlock = |step: &Step| matches!(step, Step::UnlockVolumeGroup { .. });
+    let lock = |step: &Step| matches!(step, Step::LockVolumeGroup { .. });
+    let create_origin = |step: &Step| matches!(step, Step::Create { role: Role::Origin, .. });
+    let activate = |step: &Step, wanted| matches!(step, Step::Activate { role } if *role == wanted);
     // The first proof of X's table may stand anywhere before the swap; whether our own devices
     // are made or removed with the lock held makes no difference to X.
     let apart = |a: &Step, b: &Step| {
@@ -76,6 +90,9 @@ fn independent(first: &Step, second: &Step) -> bool {
             || unlock(a) && own(b)
             || zero(a) && own_base(b)
             || create_era(a) && own_base(b)
+            // What a point in time is made of is none of X's.
+            || create_origin(a) && activate(b, Role::Snapshot)
+            || activate(a, Role::Origin) && (lock(b) || verify(b))
     };
     apart(first, second) || apart(second, first)
 }
@@ -163,6 +180,101 @@ fn all_of_x_must_lead_to_era_at_the_same_place() {
     }
     assert_eq!(with_new_table(THICK, "0 131064 linear 253:101 0"), Some(Rule::SameLength));
     assert_eq!(with_new_table(THICK, "0 131072 linear 253:102 0"), Some(Rule::TableGivenBack));
+}
+
+fn point(original: &str) -> (Plan, Observed) {
+    let mut machine = Machine::new(volume(original, true));
+    machine.run(&insertion(original).0, None);
+    let observed = machine.observe();
+    (plan_point_in_time(&observed, &store()).unwrap(), observed)
+}
+
+/// The rule that a point in time breaks once a load, or X's new table, is another one.
+fn with_point_table(of: Option<Role>, new: &str) -> Option<Rule> {
+    let (mut plan, observed) = point(THIN);
+    let (era, mut swapped) = (observed.era.clone().unwrap().number, false);
+    let name = |number: &eratrack_model::units::DevNo| {
+        Ok::<_, ()>(match (number.major, number.minor) {
+            (253, 101) => DeviceRef::Number(era),
+            (253, 103) => DeviceRef::Own(Role::Origin),
+            _ => DeviceRef::Number(*number),
+        })
+    };
+    let new = new.parse::<Table>().unwrap().try_map(name).unwrap();
+    for step in &mut plan.steps {
+        match step {
+            Step::Load { role, table } if of == Some(*role) => *table = new.clone(),
+            Step::SwapIn { table, .. } if of.is_none() => {
+                (*table, swapped) = (new.clone(), true);
+            }
+            Step::VerifyLive { table, .. } if swapped => *table = new.clone(),
+            _ => {}
+        }
+    }
+    broken_rule(&plan, &observed)
+}
+
+#[test]
+fn a_point_in_time_changes_the_device_that_x_leads_to_and_nothing_else() {
+    let good = "0 128 switch 2 128 0 253:103 0 253:2 0\n128 130944 linear 253:103 128";
+    assert_eq!(with_point_table(None, good), None);
+    for bad in [
+        "0 131072 linear 253:103 0",
+        "0 128 switch 2 128 0 253:101 0 253:2 0\n128 130944 linear 253:103 128",
+        "0 128 switch 2 128 0 253:103 0 253:2 0\n128 130944 linear 253:103 0",
+        "0 131064 linear 253:103 0\n131064 8 thin 253:2 7",
+    ] {
+        assert_eq!(with_point_table(None, bad), Some(Rule::SameShape), "{bad}");
+    }
+}
+
+#[test]
+fn a_point_in_time_is_made_of_the_era_device_and_a_store_apart() {
+    let snapshot = |table| with_point_table(Some(Role::Snapshot), table);
+    assert_eq!(snapshot("0 131072 snapshot 253:101 7:1 N 16"), None);
+    for bad in [
+        "0 131072 snapshot 253:101 7:9 N 32",
+        "0 131072 snapshot 253:3 7:1 N 32",
+        "0 131064 snapshot 253:101 7:1 N 32",
+        "0 131072 snapshot 253:101 7:1 N 24",
+        "0 131072 linear 253:101 0",
+    ] {
+        assert_eq!(snapshot(bad), Some(Rule::PointIsReady), "{bad}");
+    }
+    for bad in ["0 131072 snapshot-origin 253:3", "0 131072 linear 253:101 0"] {
+        assert_eq!(with_point_table(Some(Role::Origin), bad), Some(Rule::PointIsReady), "{bad}");
+    }
+    let with_store = |change: fn(&mut eratrack_model::stack::CopyStore)| {
+        let (mut plan, observed) = point(THICK);
+        let mut other = store();
+        change(&mut other);
+        plan.goal = Goal::PointInTime(other);
+        broken_rule(&plan, &observed)
+    };
+    let on_x = |store: &mut eratrack_model::stack::CopyStore| {
+        store.beneath.push(Beneath { number: number(3), uuid: None });
+    };
+    assert_eq!(with_store(on_x), Some(Rule::StoreApart));
+    let on_tracked = |store: &mut eratrack_model::stack::CopyStore| {
+        let uuid = Some("CRYPT-SUBDEV-ERATRACK-pv-2-era".parse().unwrap());
+        store.beneath.push(Beneath { number: number(40), uuid });
+    };
+    assert_eq!(with_store(on_tracked), Some(Rule::StoreApart));
+}
+
+#[test]
+fn a_point_in_time_is_not_begun_or_ended_by_a_plan_for_something_else() {
+    let (mut plan, observed) = point(THICK);
+    plan.goal = Goal::Boundary;
+    assert_eq!(broken_rule(&plan, &observed), Some(Rule::GoalReached));
+    let mut machine = Machine::new(volume(THICK, true));
+    machine.run(&insertion(THICK).0, None);
+    machine.run(&point(THICK).0, None);
+    let observed = machine.observe();
+    let mut end = plan_end_point_in_time(&observed).unwrap();
+    assert_eq!(broken_rule(&end, &observed), None);
+    end.goal = Goal::Boundary;
+    assert_eq!(broken_rule(&end, &observed), Some(Rule::GoalReached));
 }
 
 fn with_step(change: impl Fn(&mut Step)) -> Option<Rule> {

@@ -3,9 +3,11 @@
 
 mod common;
 
-use common::{Machine, STRIPED, THICK, THIN, desired, tracked, volume};
+use common::{Machine, STRIPED, THICK, THIN, desired, store, tracked, volume};
 use eratrack_model::check::check;
-use eratrack_model::plan::{Plan, Refusal, plan, plan_boundary};
+use eratrack_model::plan::{
+    Plan, Refusal, plan, plan_boundary, plan_end_point_in_time, plan_point_in_time,
+};
 use eratrack_model::stack::{Contents, Desired, Subject};
 use proptest::prelude::*;
 
@@ -14,9 +16,11 @@ enum Wish {
     Track,
     Untrack,
     Boundary,
+    Point,
+    EndPoint,
 }
 
-const WISHES: [Wish; 3] = [Wish::Track, Wish::Untrack, Wish::Boundary];
+const WISHES: [Wish; 5] = [Wish::Track, Wish::Untrack, Wish::Boundary, Wish::Point, Wish::EndPoint];
 const VOLUMES: [(&str, bool); 5] =
     [(THICK, true), (THICK, false), (STRIPED, true), (THIN, true), (THIN, false)];
 
@@ -26,6 +30,8 @@ fn planned(machine: &Machine, wish: Wish) -> Result<Plan, Refusal> {
         Wish::Track => plan(&observed, &desired()),
         Wish::Untrack => plan(&observed, &Desired::Untracked),
         Wish::Boundary => plan_boundary(&observed),
+        Wish::Point => plan_point_in_time(&observed, &store()),
+        Wish::EndPoint => plan_end_point_in_time(&observed),
     }?;
     if let Err(violation) = check(&plan, &observed) {
         panic!("{violation}\nin the plan\n{plan}for\n{observed:#?}");
@@ -39,9 +45,15 @@ fn complete(mut machine: Machine, wish: Wish, table: &str) -> Machine {
     let reached = match wish {
         Wish::Track | Wish::Boundary => machine.is_tracked(table),
         Wish::Untrack => machine.is_untouched(table),
+        Wish::Point => machine.is_tracked(table) && machine.holds_point_in_time(),
+        Wish::EndPoint => machine.origin.is_none() && machine.snapshot.is_none(),
     };
     assert!(reached, "{wish:?} not reached: {machine:#?}\nby\n{plan}");
-    let again = planned(&machine, if wish == Wish::Boundary { Wish::Track } else { wish });
+    let again = match wish {
+        Wish::Boundary | Wish::Point => Wish::Track,
+        Wish::Track | Wish::Untrack | Wish::EndPoint => wish,
+    };
+    let again = planned(&machine, again);
     assert_eq!(again.expect("there is a plan").steps, [], "nothing is left to do");
     machine
 }
@@ -69,12 +81,32 @@ fn two_kills_in_a_row_at_any_moment_are_finished_or_undone() {
             .collect();
         let twice = once.iter().flat_map(|m| WISHES.into_iter().flat_map(|wish| killed(m, wish)));
         for state in once.iter().cloned().chain(twice) {
-            complete(state.clone(), Wish::Track, table);
+            let tracked = complete(state.clone(), Wish::Track, table);
+            complete(complete(tracked, Wish::EndPoint, table), Wish::Point, table);
+            let through = state.through_era();
+            let ended = complete(state.clone(), Wish::EndPoint, table);
+            assert_eq!(ended.through_era(), through, "a point in time ends, and nothing else");
             complete(state.clone(), Wish::Untrack, table);
             states += 1;
         }
     }
-    assert!(states > 1900, "only {states} states");
+    assert!(states > 4000, "only {states} states");
+}
+
+#[test]
+fn a_point_in_time_is_begun_by_one_swap_and_leaves_the_table_as_it_was() {
+    for (table, lvm) in VOLUMES {
+        let whole = complete(Machine::new(volume(table, lvm)), Wish::Track, table);
+        let before = whole.x_live();
+        let held = complete(whole, Wish::Point, table);
+        assert_eq!(held.boundaries, 1);
+        let again = planned(&held, Wish::Point);
+        assert!(matches!(again, Err(Refusal::PointInTimeHeld { .. })), "{again:?}");
+        let drawn = complete(held.clone(), Wish::Boundary, table);
+        assert!(drawn.holds_point_in_time() && drawn.boundaries == 2);
+        complete(held.clone(), Wish::Untrack, table);
+        assert_eq!(complete(held, Wish::EndPoint, table).x_live(), before);
+    }
 }
 
 #[test]
@@ -143,7 +175,8 @@ fn somebody_elses_table_in_the_slot_stops_every_change_of_x() {
             let tracked = state.through_era();
             for wish in WISHES {
                 let planned = planned(&state, wish);
-                if tracked || wish == Wish::Track {
+                // Without a point in time there is nothing to end.
+                if wish != Wish::EndPoint && (tracked || wish == Wish::Track) {
                     assert!(matches!(planned, Err(Refusal::SlotTaken { .. })), "{planned:?}");
                 }
             }

@@ -4,8 +4,8 @@ mod common;
 
 use std::path::Path;
 
-use common::{Machine, STRIPED, THICK, THIN, desired, volume};
-use eratrack_model::plan::{Plan, plan, plan_boundary};
+use common::{Machine, STRIPED, THICK, THIN, desired, store, volume};
+use eratrack_model::plan::{Plan, plan, plan_boundary, plan_end_point_in_time, plan_point_in_time};
 use eratrack_model::stack::Desired;
 
 fn golden(name: &str, plan: &Plan) {
@@ -86,6 +86,26 @@ fn boundaries() {
     golden("boundary_thin", &boundary(&tracked(THIN, true)));
     let first = boundary(&whole);
     golden("tracked_after_killed_boundary", &track(&killed_in_swap(whole, &first, "drain")));
+}
+
+#[test]
+fn points_in_time() {
+    let begin = |machine: &Machine| plan_point_in_time(&machine.observe(), &store()).unwrap();
+    let end = |machine: &Machine| plan_end_point_in_time(&machine.observe()).unwrap();
+    let whole = tracked(THICK, true);
+    golden("point_thick", &begin(&whole));
+    golden("point_not_lvm", &begin(&tracked(THICK, false)));
+    let mut thin = tracked(THIN, true);
+    let first = begin(&thin);
+    golden("point_thin", &first);
+    assert!(thin.run(&first, None) && thin.holds_point_in_time());
+    golden("end_point_thin", &end(&thin));
+    golden("end_point_slot_taken", &end(&killed_in_swap(whole.clone(), &begin(&whole), "swap")));
+    golden("remove_with_point", &untrack(&thin));
+    golden("tracked_with_point", &track(&thin));
+    thin.lvm_reloads("0 262144 thin 253:2 7");
+    golden("end_point_reloaded", &end(&thin));
+    golden("insert_with_point_left", &track(&thin));
 }
 
 #[test]

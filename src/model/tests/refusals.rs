@@ -3,9 +3,17 @@
 
 mod common;
 
+<<<<<<< HEAD
 use common::{Machine, STRIPED, THICK, THIN, desired, number, tracked, volume};
 use eratrack_model::names::{Mapping, Role, StackId};
 use eratrack_model::plan::{Refusal, eligible, plan, plan_boundary};
+=======
+use common::{Machine, STRIPED, THICK, THIN, desired, number, store, tracked, volume};
+use eratrack_model::names::Role;
+use eratrack_model::plan::{
+    Refusal, eligible, plan, plan_boundary, plan_end_point_in_time, plan_point_in_time,
+};
+>>>>>>> a1d50dd (Points in time as plans: a snapshot above era, begun and ended by one swap of the same shape)
 use eratrack_model::stack::{Beneath, Desired, Observed, Subject, Tracked, Volume};
 use eratrack_model::units::{Bytes, DevNo, Granularity, Sectors};
 
@@ -192,6 +200,7 @@ fn metadata_on_what_is_tracked() {
     }
 }
 
+<<<<<<< HEAD
 /// The area of a pool shows as a device of ours; another stack's is as bad as any.
 #[test]
 fn metadata_in_an_area_of_its_own() {
@@ -205,6 +214,39 @@ fn metadata_in_an_area_of_its_own() {
     wanted.metadata.beneath.push(Beneath { number: number(51), uuid: Some(other) });
     assert_eq!(plan_of(&wanted).unwrap_err().reason(), "MetadataOnTrackedVolume");
     machine.run(&made, None);
+=======
+fn with_point() -> Machine {
+    let mut machine = whole();
+    let point = plan_point_in_time(&machine.observe(), &store()).unwrap();
+    assert!(machine.run(&point, None));
+    machine
+}
+
+fn own(observed: &mut Observed, role: Role) -> &mut eratrack_model::stack::Device {
+    let device = match role {
+        Role::Era => observed.era.as_mut(),
+        Role::Base => observed.base.as_mut(),
+        Role::Origin => observed.origin.as_mut(),
+        Role::Snapshot => observed.snapshot.as_mut(),
+    };
+    device.expect("it is there")
+}
+
+#[test]
+fn a_store_of_a_point_in_time_on_what_is_tracked() {
+    let observed = whole().observe();
+    let ours = Some("CRYPT-SUBDEV-ERATRACK-pv-2-base".parse().unwrap());
+    for (minor, uuid) in [(3, None), (40, ours)] {
+        let mut copies = store();
+        copies.beneath.push(Beneath { number: number(minor), uuid });
+        let refusal = plan_point_in_time(&observed, &copies).unwrap_err();
+        assert_eq!(refusal.reason(), "MetadataOnTrackedVolume");
+        assert!(refusal.to_string().contains(&format!("lies on 253:{minor}")), "{refusal}");
+    }
+    let bare = Machine::new(volume(THICK, true)).observe();
+    let refusal = plan_point_in_time(&bare, &store()).unwrap_err();
+    assert!(matches!(refusal, Refusal::NotTracked { .. }), "{refusal}");
+>>>>>>> a1d50dd (Points in time as plans: a snapshot above era, begun and ended by one swap of the same shape)
 }
 
 fn whole() -> Machine {
@@ -247,18 +289,16 @@ fn a_stack_that_is_not_as_it_was_made() {
 
 #[test]
 fn a_device_of_ours_that_others_have_open() {
-    let mut machine = whole();
+    let mut machine = with_point();
     machine.lvm_reloads(THICK);
-    for (role, opens) in [(Role::Era, 1), (Role::Base, 2)] {
+    for (role, opens) in [(Role::Snapshot, 1), (Role::Origin, 1), (Role::Era, 3), (Role::Base, 2)] {
         let mut observed = machine.observe();
-        let device = match role {
-            Role::Era => observed.era.as_mut(),
-            Role::Base => observed.base.as_mut(),
-        };
-        device.unwrap().open_count = opens;
+        own(&mut observed, role).open_count = opens;
         let refusal = plan(&observed, &Desired::Untracked).unwrap_err();
-        assert!(matches!(refusal, Refusal::Busy { open_count: 1, .. }), "{refusal}");
+        assert!(matches!(refusal, Refusal::Busy { open_count: 1, .. }), "{role}: {refusal}");
         assert!(refusal.is_transient());
+        let ends = plan_end_point_in_time(&observed);
+        assert_eq!(ends.is_err(), matches!(role, Role::Snapshot | Role::Origin), "{role}");
     }
 }
 
@@ -272,14 +312,14 @@ fn boundaries_of_what_is_not_tracked() {
 #[test]
 fn nothing_is_drained_through_a_suspended_device() {
     for role in Role::ALL {
-        let mut machine = whole();
-        let own = match role {
-            Role::Era => machine.era.as_mut(),
-            Role::Base => machine.base.as_mut(),
-        };
-        own.unwrap().suspended = true;
-        let observed = machine.observe();
-        for plan in [plan_boundary(&observed), plan(&observed, &Desired::Untracked)] {
+        let mut observed = with_point().observe();
+        own(&mut observed, role).suspended = true;
+        let plans = [
+            plan_boundary(&observed),
+            plan(&observed, &Desired::Untracked),
+            plan_end_point_in_time(&observed),
+        ];
+        for plan in plans {
             let refusal = plan.unwrap_err();
             assert!(matches!(refusal, Refusal::Suspended { .. }), "{role}: {refusal}");
         }

@@ -32,6 +32,7 @@ fn what_eratrack_looks_into_is_typed_and_the_rest_is_kept() {
         "0 8 era 7:0 253:1 512",
         "0 8 switch 2 8 0 253:1 0 253:2 0",
         "0 8 snapshot-origin 253:1",
+        "0 8 snapshot 253:1 7:0 N 32",
     ];
     let kept = [
         "0 8 crypt aes-xts-plain64 :64:logon:cryptsetup:x 0 8:0 32768",
@@ -44,6 +45,9 @@ fn what_eratrack_looks_into_is_typed_and_the_rest_is_kept() {
         "0 8 era 7:0 253:1 512 1",
         "0 8 switch 2 8 1 253:1 0 253:2 0",
         "0 8 switch 3 8 0 253:1 0 253:2 0",
+        "0 8 snapshot 253:1 253:2 P 8",
+        "0 8 snapshot 253:1 253:2 PO 8",
+        "0 8 snapshot 253:1 7:0 N 32 1 discard_zeroes_cow",
         "0 8 zero",
     ];
     assert!(typed.iter().all(|text| kinds(text) == [false]), "{typed:?}");

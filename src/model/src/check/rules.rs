@@ -1,3 +1,5 @@
+mod points;
+
 use super::tables::{
     by_role, ends, era_of, names, names_ours, normal, parts_of, show, wholly_tracked,
 };
@@ -18,6 +20,8 @@ pub(super) struct State<'a> {
     slot: Option<PlannedTable>,
     era: Option<Own>,
     base: Option<Own>,
+    origin: Option<Own>,
+    snapshot: Option<Own>,
     held: Option<&'a VgName>,
     locks_taken: usize,
     /// X's live table is proven since the lock was taken.
@@ -68,6 +72,8 @@ impl<'a> State<'a> {
             slot: named(volume.and_then(|volume| volume.device.inactive.as_ref())),
             era: observed.era.as_ref().map(own),
             base: observed.base.as_ref().map(own),
+            origin: observed.origin.as_ref().map(own),
+            snapshot: observed.snapshot.as_ref().map(own),
             held: None,
             locks_taken: 0,
             proven: false,
@@ -103,13 +109,19 @@ impl<'a> State<'a> {
     pub(super) fn end(&self) -> Verdict {
         require(!self.unverified, Rule::VerifiedAfter, || "the last swap is not".into())?;
         require(self.held.is_none(), Rule::LockBalanced, || "still held".into())?;
-        let through = self.live.as_ref().is_some_and(|table| names(table, Role::Era));
+        let through = self.goes_through_era();
+        let left = |role: Role| self.own_there(role).is_some();
+        let nothing_waits = !self.slot.as_ref().is_some_and(names_ours);
         let (reached, clean) = match self.goal {
             Goal::Reach(Desired::Tracked(_)) => (through, self.slot.is_none()),
             Goal::Boundary => (self.boundary == Boundary::Drained, self.slot.is_none()),
+            Goal::PointInTime(_) => {
+                let drained = self.boundary == Boundary::Drained;
+                (drained && self.goes_through_origin(), self.slot.is_none())
+            }
+            Goal::EndPointInTime => (!left(Role::Origin) && !left(Role::Snapshot), nothing_waits),
             Goal::Reach(Desired::Untracked) => {
-                let left = self.era.is_some() || self.base.is_some();
-                (!through && !left, !self.slot.as_ref().is_some_and(names_ours))
+                (!through && !Role::ALL.into_iter().any(left), nothing_waits)
             }
         };
         require(reached, Rule::GoalReached, || format!("{:?}", self.boundary))?;
@@ -132,7 +144,24 @@ impl<'a> State<'a> {
         match role {
             Role::Era => &mut self.era,
             Role::Base => &mut self.base,
+            Role::Origin => &mut self.origin,
+            Role::Snapshot => &mut self.snapshot,
         }
+    }
+
+    fn own_there(&self, role: Role) -> Option<&Own> {
+        match role {
+            Role::Era => self.era.as_ref(),
+            Role::Base => self.base.as_ref(),
+            Role::Origin => self.origin.as_ref(),
+            Role::Snapshot => self.snapshot.as_ref(),
+        }
+    }
+
+    /// X leads to X-era, at once or through X-origin.
+    fn goes_through_era(&self) -> bool {
+        let direct = self.live.as_ref().is_some_and(|live| names(live, Role::Era));
+        direct || self.goes_through_origin()
     }
 
     fn x(&self, number: DevNo) -> Result<&'a Volume, (Rule, String)> {
@@ -213,7 +242,12 @@ impl<'a> State<'a> {
         require(ends(&table) == self.live.as_ref().and_then(ends), Rule::SameLength, || {
             show(Some(&table))
         })?;
-        if names(&table, Role::Era) {
+        let via_origin = self.live.as_ref().is_some_and(|live| names(live, Role::Origin));
+        if names(&table, Role::Origin) {
+            self.point_may_begin(&table)?;
+        } else if names(&table, Role::Era) && via_origin {
+            self.point_may_end(&table)?;
+        } else if names(&table, Role::Era) {
             self.era_may_take_over(&table)?;
         } else {
             self.base_has(&table)?;
@@ -259,7 +293,7 @@ impl<'a> State<'a> {
     }
 
     fn base_has(&self, table: &PlannedTable) -> Verdict {
-        let through = self.live.as_ref().is_some_and(|live| names(live, Role::Era));
+        let through = self.goes_through_era();
         let base = self.base.as_ref().and_then(|base| base.live.as_ref());
         require(through && base == Some(table), Rule::TableGivenBack, || show(base))
     }
@@ -268,7 +302,7 @@ impl<'a> State<'a> {
         let volume = self.x(x)?;
         self.lock_is_held(volume)?;
         let base = self.base.as_ref().and_then(|base| base.live.as_ref());
-        let through = self.live.as_ref().is_some_and(|live| names(live, Role::Era));
+        let through = self.goes_through_era();
         let ours = |slot| names_ours(slot) || through && Some(slot) == base;
         let clearable = self.slot.as_ref().is_some_and(ours);
         let this = self.slot == Some(normal(table, self.observed));
@@ -287,7 +321,10 @@ impl<'a> State<'a> {
                     && length == Sectors(8)
                     && length <= wanted.metadata.length
             }
-            Goal::Reach(Desired::Untracked) | Goal::Boundary => false,
+            Goal::Reach(Desired::Untracked)
+            | Goal::Boundary
+            | Goal::PointInTime(_)
+            | Goal::EndPointInTime => false,
         };
         let unused = self.era.is_none() && !self.zeroed;
         require(fresh && unused, Rule::ZeroOnlyFresh, || device.to_string())?;
@@ -305,6 +342,8 @@ impl<'a> State<'a> {
         let suffix = match role {
             Role::Era => "era",
             Role::Base => "base",
+            Role::Origin => "origin",
+            Role::Snapshot => "snapshot",
         };
         let right = name == format!("eratrack-{stack}-{suffix}")
             && uuid == format!("CRYPT-SUBDEV-ERATRACK-{stack}-{suffix}");
@@ -325,6 +364,8 @@ impl<'a> State<'a> {
                 require(same, Rule::EraIsReady, || show(Some(&table)))?;
             }
             Role::Era => self.era_may_be_loaded(&table)?,
+            Role::Snapshot => self.snapshot_may_be_loaded(&table)?,
+            Role::Origin => self.origin_may_be_loaded(&table)?,
         }
         let own = self.own(role).as_mut().ok_or_else(|| (Rule::IsThere, role.to_string()))?;
         require(own.slot.is_none(), Rule::SlotIsEmpty, || show(own.slot.as_ref()))?;
@@ -372,29 +413,34 @@ impl<'a> State<'a> {
     fn remove(&mut self, role: Role) -> Verdict {
         require(self.own(role).is_some(), Rule::IsThere, || role.to_string())?;
         self.not_in_use(role)?;
-        let under_era = role == Role::Base && self.era.is_some();
-        require(!under_era, Rule::NotInUse, || "era goes first".into())?;
+        // What goes through an origin without its snapshot is kept by nobody.
+        let before: &[Role] = match role {
+            Role::Origin => &[],
+            Role::Snapshot => &[Role::Origin],
+            Role::Era => &[Role::Origin, Role::Snapshot],
+            Role::Base => &[Role::Origin, Role::Snapshot, Role::Era],
+        };
+        let left = before.iter().find(|role| self.own_there(**role).is_some());
+        require(left.is_none(), Rule::NotInUse, || format!("{left:?} goes first"))?;
         *self.own(role) = None;
         Ok(())
     }
 
     fn not_in_use(&self, role: Role) -> Verdict {
         let x = [&self.live, &self.slot].into_iter().flatten();
-        let era = self.era.iter().flat_map(|era| [&era.live, &era.slot]).flatten();
-        let above_base: Vec<_> = match role {
-            Role::Base => x.chain(era).collect(),
-            Role::Era => x.collect(),
-        };
-        let user = above_base.into_iter().find(|table| names(table, role));
+        let own = Role::ALL.into_iter().filter_map(|role| self.own_there(role));
+        let own = own.flat_map(|own| [&own.live, &own.slot]).flatten();
+        let user = x.chain(own).find(|table| names(table, role));
         require(user.is_none(), Rule::NotInUse, || show(user))
     }
 
     // Boundaries
 
     fn era_is_asked(&mut self, from: Boundary, to: Boundary) -> Verdict {
-        let goal = matches!(self.goal, Goal::Boundary) && self.boundary == from;
-        require(goal, Rule::BoundaryOrder, || format!("{:?}", self.boundary))?;
-        let through = self.live.as_ref().is_some_and(|live| names(live, Role::Era));
+        let goal = matches!(self.goal, Goal::Boundary | Goal::PointInTime(_));
+        let right = goal && self.boundary == from;
+        require(right, Rule::BoundaryOrder, || format!("{:?}", self.boundary))?;
+        let through = self.goes_through_era();
         let awake = self.era.as_ref().is_some_and(|era| !era.suspended && era.live.is_some());
         require(through && awake && self.proven, Rule::IsThere, || Role::Era.to_string())?;
         self.boundary = to;
@@ -402,7 +448,7 @@ impl<'a> State<'a> {
     }
 
     fn drain(&mut self, x: DevNo, table: &PlannedTable, keep_read_ahead: bool) -> Verdict {
-        let ready = self.boundary == Boundary::EraRead;
+        let ready = self.boundary == Boundary::EraRead && matches!(self.goal, Goal::Boundary);
         require(ready, Rule::BoundaryOrder, || format!("{:?}", self.boundary))?;
         self.may_swap(x, table, keep_read_ahead)?;
         self.boundary = Boundary::Drained;

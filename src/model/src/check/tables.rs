@@ -52,7 +52,7 @@ pub(super) fn names(table: &PlannedTable, role: Role) -> bool {
 }
 
 pub(super) fn names_ours(table: &PlannedTable) -> bool {
-    names(table, Role::Era) || names(table, Role::Base)
+    Role::ALL.into_iter().any(|role| names(table, role))
 }
 
 pub(super) fn show(table: Option<&PlannedTable>) -> String {
@@ -81,12 +81,10 @@ fn renamed(table: Result<PlannedTable, Infallible>) -> PlannedTable {
 }
 
 fn role_of(number: DevNo, observed: &Observed) -> DeviceRef {
+    let Observed { era, base, origin, snapshot, .. } = observed;
+    let own =
+        [(era, Role::Era), (base, Role::Base), (origin, Role::Origin), (snapshot, Role::Snapshot)];
     let is = |device: &Option<Device>| device.as_ref().is_some_and(|d| d.number == number);
-    if is(&observed.era) {
-        DeviceRef::Own(Role::Era)
-    } else if is(&observed.base) {
-        DeviceRef::Own(Role::Base)
-    } else {
-        DeviceRef::Number(number)
-    }
+    let found = own.into_iter().find(|(device, _)| is(device));
+    found.map_or(DeviceRef::Number(number), |(_, role)| DeviceRef::Own(role))
 }

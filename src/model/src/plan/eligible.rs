@@ -2,9 +2,9 @@ use super::{Refusal, situation};
 use crate::lvm::{self, LvmUuid};
 use crate::names::{DmUuid, Mapping, StackId};
 use crate::refusal::{LEAST_LENGTH, MOST_BLOCKS};
-use crate::stack::{Kernel, Observed, Tracked, Volume};
+use crate::stack::{Beneath, CopyStore, Kernel, Observed, Tracked, Volume};
 use crate::table::{Table, Target};
-use crate::units::{Bytes, Granularity, Sectors};
+use crate::units::{Bytes, DevNo, Granularity, Sectors};
 
 /// Whether X could be tracked at that granularity, before any metadata is made for it. X that is
 /// tracked already is.
@@ -38,19 +38,40 @@ pub(super) fn metadata_apart(
     volume: &Volume,
     wanted: &Tracked,
 ) -> Result<(), Refusal> {
-    let x = volume.device.number;
-    let area = stack.uuid(Mapping::Metadata);
-    let foreign = |uuid: &DmUuid| uuid.is_ours() && *uuid != area;
-    let below = &wanted.metadata.beneath;
-    let tracked =
-        below.iter().find(|device| device.number == x || device.uuid.as_ref().is_some_and(foreign));
-    let itself = (wanted.metadata.number == x).then_some(x);
-    match itself.or(tracked.map(|device| device.number)) {
+    match tracked_below(stack, volume, wanted.metadata.number, &wanted.metadata.beneath) {
         Some(beneath) => {
             Err(Refusal::MetadataOnTrackedVolume { name: volume.device.name.clone(), beneath })
         }
         None => Ok(()),
     }
+}
+
+/// Nor must the store of a point in time: a write to X would wait for itself.
+pub(super) fn store_apart(
+    stack: &StackId,
+    volume: &Volume,
+    store: &CopyStore,
+) -> Result<(), Refusal> {
+    match tracked_below(stack, volume, store.number, &store.beneath) {
+        Some(beneath) => {
+            Err(Refusal::CopiesOnTrackedVolume { name: volume.device.name.clone(), beneath })
+        }
+        None => Ok(()),
+    }
+}
+
+fn tracked_below(
+    stack: &StackId,
+    volume: &Volume,
+    device: DevNo,
+    beneath: &[Beneath],
+) -> Option<DevNo> {
+    let x = volume.device.number;
+    let area = stack.uuid(Mapping::Metadata);
+    let foreign = |uuid: &DmUuid| uuid.is_ours() && *uuid != area;
+    let tracked =
+        beneath.iter().find(|device| device.number == x || device.uuid.as_ref().is_some_and(foreign));
+    (device == x).then_some(x).or(tracked.map(|device| device.number))
 }
 
 fn kernel(kernel: Kernel, table: &Table) -> Result<(), Refusal> {
@@ -103,7 +124,10 @@ fn targets(volume: &Volume, table: &Table) -> Result<(), Refusal> {
             Target::Thin { .. } => {
                 return unsupported("thin", "a thin volume must be one segment");
             }
-            other @ (Target::Era { .. } | Target::Switch { .. } | Target::Other { .. }) => {
+            other @ (Target::Era { .. }
+            | Target::Switch { .. }
+            | Target::Snapshot { .. }
+            | Target::Other { .. }) => {
                 return unsupported(other.kind(), remedy(other.kind()));
             }
         }

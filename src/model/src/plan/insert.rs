@@ -17,7 +17,7 @@ pub(super) fn plan(observed: &Observed, wanted: &Tracked) -> Result<Plan, Refusa
     let mut draft = Draft { observed, volume, wanted, steps: Vec::new(), skipped: Vec::new() };
     match situation::path(observed, volume)? {
         Path::Own => draft.insert()?,
-        Path::ThroughEra { era, base: _ } => draft.keep(era)?,
+        Path::ThroughEra { era, base: _, origin } => draft.keep(era, origin.is_some())?,
     }
     let Draft { steps, skipped, .. } = draft;
     Ok(Plan { goal: Goal::Reach(Desired::Tracked(wanted.clone())), steps, skipped })
@@ -33,7 +33,7 @@ struct Draft<'a> {
 
 impl Draft<'_> {
     /// X goes through X-era already: tidy up after a boundary or a removal that was killed.
-    fn keep(&mut self, era: &Device) -> Result<(), Refusal> {
+    fn keep(&mut self, era: &Device, point_in_time: bool) -> Result<(), Refusal> {
         let x = &self.volume.device;
         self.is_as_wanted(era)?;
         situation::not_suspended(x)?;
@@ -45,6 +45,7 @@ impl Draft<'_> {
             self.steps.extend(group.map(|vg| Step::UnlockVolumeGroup { vg }));
         }
         self.skipped.push(Skipped::Insert(self.wanted.granularity));
+        self.skipped.extend(point_in_time.then_some(Skipped::PointInTime));
         self.limit_discards(Some(era));
         Ok(())
     }
@@ -97,8 +98,14 @@ impl Draft<'_> {
         let observed = self.observed;
         let base = observed.base.as_ref().filter(|base| is_live(base, table));
         let era = base.and_then(|base| fitting_era(observed, self.wanted, table, base));
-        for (role, fits) in [(Role::Era, era.is_some()), (Role::Base, base.is_some())] {
-            if !fits && observed.own(role).is_some() {
+        let fits = |role| match role {
+            // Of a point in time before X lost its era device.
+            Role::Origin | Role::Snapshot => false,
+            Role::Era => era.is_some(),
+            Role::Base => base.is_some(),
+        };
+        for role in Role::ALL {
+            if !fits(role) && observed.own(role).is_some() {
                 situation::not_busy(observed, role)?;
                 self.steps.push(Step::Remove { role });
             }

@@ -15,7 +15,7 @@ pub(super) fn plan(observed: &Observed) -> Result<Plan, Refusal> {
             let volume = situation::volume(observed)?;
             match situation::path(observed, volume)? {
                 Path::Own => pass_by(&mut plan, observed, volume)?,
-                Path::ThroughEra { era: _, base } => {
+                Path::ThroughEra { era: _, base, origin: _ } => {
                     restore(&mut plan, observed, volume, base)?;
                     // Whoever has one of ours open does not keep X from its own table; the
                     // removal then fails, and is tried again.
@@ -71,12 +71,12 @@ fn restore(
     Ok(())
 }
 
-/// X-era first: it holds X-base. Removing them writes nothing to X.
+/// From the top down: each holds those below. Removing them writes nothing to X.
 fn remove_own(plan: &mut Plan, observed: &Observed) {
-    for role in [Role::Era, Role::Base] {
+    for role in Role::ALL {
         if observed.own(role).is_some() {
             plan.steps.push(Step::Remove { role });
-        } else {
+        } else if matches!(role, Role::Era | Role::Base) {
             plan.skipped.push(Skipped::Remove(role));
         }
     }

@@ -24,6 +24,11 @@ pub fn is_live_table(live: &Table, original: &Table, era: DevNo) -> bool {
     *live == live_table(original, era, switched)
 }
 
+/// X-origin's table, over X-era.
+pub fn origin_table(length: Sectors, era: DevNo) -> Table {
+    Table::in_sequence([(length, Target::SnapshotOrigin { origin: era })])
+}
+
 /// X-era's table.
 pub fn era_table(length: Sectors, metadata: DevNo, base: DevNo, granularity: Granularity) -> Table {
     let granularity = granularity.sectors();
@@ -45,6 +50,30 @@ pub(super) fn planned_era(length: Sectors, wanted: &Tracked) -> PlannedTable {
         granularity: wanted.granularity.sectors(),
     };
     Table::in_sequence([(length, target)])
+}
+
+pub(super) fn planned_origin(length: Sectors) -> PlannedTable {
+    Table::in_sequence([(length, Target::SnapshotOrigin { origin: DeviceRef::Own(Role::Era) })])
+}
+
+pub(super) fn planned_snapshot(length: Sectors, store: DevNo, chunk: Sectors) -> PlannedTable {
+    let (origin, store) = (DeviceRef::Own(Role::Era), DeviceRef::Number(store));
+    Table::in_sequence([(length, Target::Snapshot { origin, store, chunk })])
+}
+
+/// The same table with another device of ours in the place of that one: a thin pool stays where LVM
+/// looks for it, and no sector takes another way than the others.
+pub(super) fn rerouted(table: &Table, from: DevNo, to: Role) -> PlannedTable {
+    let renamed = table.try_map(|number| {
+        Ok::<_, Infallible>(if *number == from {
+            DeviceRef::Own(to)
+        } else {
+            DeviceRef::Number(*number)
+        })
+    });
+    match renamed {
+        Ok(renamed) => renamed,
+    }
 }
 
 /// The same table, to stand in a plan.

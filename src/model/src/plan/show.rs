@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{DeviceRef, Goal, Plan, PlannedTable, Skipped, Step};
-use crate::stack::{Contents, Desired, MetadataArea, Tracked};
+use crate::stack::{Contents, CopyStore, Desired, MetadataArea, Tracked};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,6 +37,10 @@ impl fmt::Display for Goal {
                 write!(f, "{contents}), discards {discards:?}")
             }
             Self::Boundary => f.write_str("draw a boundary"),
+            Self::PointInTime(CopyStore { number, beneath: _ }) => {
+                write!(f, "keep a point in time, its store on {number}")
+            }
+            Self::EndPointInTime => f.write_str("end a point in time"),
         }
     }
 }
@@ -104,6 +108,12 @@ impl fmt::Display for Skipped {
                 write!(f, "the table is not changed: it goes through era at {granularity} already")
             }
             Self::Restore => f.write_str("the table is not changed: it does not go through era"),
+            Self::PointInTime => {
+                f.write_str("its point in time is not ended: that is its reader's to do")
+            }
+            Self::EndPointInTime => {
+                f.write_str("the table is not changed: it does not go through origin")
+            }
         }
     }
 }

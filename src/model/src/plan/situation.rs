@@ -3,14 +3,14 @@ use crate::lvm::VgName;
 use crate::names::{Mapping, Role};
 use crate::stack::{Device, Observed, Subject, Volume};
 use crate::table::{Table, Target};
-use crate::units::DevNo;
+use crate::units::{DevNo, Sectors};
 
 /// Which way X's I/O goes.
 pub(super) enum Path<'a> {
     /// Through X's own table, past whatever is there of ours.
     Own,
-    /// Through X-era and X-base, exactly as we make it.
-    ThroughEra { era: &'a Device, base: &'a Device },
+    /// Through X-era and X-base, exactly as we make it; first through X-origin, if it is given.
+    ThroughEra { era: &'a Device, base: &'a Device, origin: Option<&'a Device> },
 }
 
 /// What X's inactive slot holds.
@@ -49,22 +49,32 @@ pub(super) fn path<'a>(observed: &'a Observed, volume: &Volume) -> Result<Path<'
         return Err(inconsistent("one of X-era and X-base is missing".to_owned()));
     };
     let tables = x.live.as_ref().zip(base.live.as_ref());
-    if !tables.is_some_and(|(live, base)| shape::is_live_table(live, base, era.number)) {
+    let goes_through =
+        |top| tables.is_some_and(|(live, base)| shape::is_live_table(live, base, top));
+    let origin = observed.origin.as_ref().filter(|origin| {
+        let length = era.live.as_ref().map_or(Sectors(0), Table::length);
+        let over_era = origin.live.as_ref() == Some(&shape::origin_table(length, era.number));
+        over_era && goes_through(origin.number)
+    });
+    if origin.is_none() && !goes_through(era.number) {
         return Err(inconsistent(format!("its table is {:?}", text(x.live.as_ref()))));
     }
     if !names(era.live.as_ref(), base.number) {
         return Err(inconsistent(format!("{} does not map {}", era.name, base.name)));
     }
-    Ok(Path::ThroughEra { era, base })
+    Ok(Path::ThroughEra { era, base, origin })
 }
 
 pub(super) fn slot(observed: &Observed, x: &Device) -> SlotState {
     let Some(loaded) = &x.inactive else { return SlotState::Empty };
-    let ours = [&observed.era, &observed.base];
-    let names_ours = ours.into_iter().flatten().any(|own| names(Some(loaded), own.number));
+    let ours = Role::ALL.into_iter().filter_map(|role| observed.own(role));
+    let names_ours = ours.into_iter().any(|own| names(Some(loaded), own.number));
     // A removal that was killed between load and swap leaves X-base's table there; while X goes
     // through X-era, nobody else has a reason to load exactly that.
-    let through = observed.era.as_ref().is_some_and(|era| names(x.live.as_ref(), era.number));
+    let through = [&observed.era, &observed.origin]
+        .into_iter()
+        .flatten()
+        .any(|top| names(x.live.as_ref(), top.number));
     let original = observed.base.as_ref().is_some_and(|base| base.live.as_ref() == Some(loaded));
     if names_ours || through && original { SlotState::Ours } else { SlotState::Foreign }
 }
@@ -109,18 +119,17 @@ pub(super) fn lock(volume: &Volume) -> Result<Option<VgName>, Refusal> {
 /// Fails if somebody besides our own stack has the device open.
 pub(super) fn not_busy(observed: &Observed, role: Role) -> Result<(), Refusal> {
     let Some(device) = observed.own(role) else { return Ok(()) };
-    let above = match role {
-        Role::Era => match &observed.x {
-            Subject::Mapped(volume) => Some(&volume.device),
-            Subject::Gone | Subject::NotDeviceMapper(_) => None,
-        },
-        Role::Base => observed.era.as_ref(),
+    let x = match &observed.x {
+        Subject::Mapped(volume) => Some(&volume.device),
+        Subject::Gone | Subject::NotDeviceMapper(_) => None,
     };
+    let ours = Role::ALL.into_iter().filter_map(|role| observed.own(role)).chain(x);
     // A device that names another in both of its tables opens it once (`dm_get_table_device`).
-    let by_ours = above.is_some_and(|above| {
+    let by_ours = ours.filter(|above| {
         [&above.live, &above.inactive].into_iter().any(|t| names(t.as_ref(), device.number))
     });
-    let open_count = device.open_count.saturating_sub(u32::from(by_ours));
+    let by_ours = u32::try_from(by_ours.count()).unwrap_or(u32::MAX);
+    let open_count = device.open_count.saturating_sub(by_ours);
     if open_count > 0 {
         return Err(Refusal::Busy { name: device.name.clone(), role, open_count });
     }

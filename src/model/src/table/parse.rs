@@ -38,6 +38,7 @@ impl Target {
             "switch" => switch(&words),
             "era" => era(&words),
             "snapshot-origin" => snapshot_origin(&words),
+            "snapshot" => snapshot(&words),
             _ => None,
         };
         typed
@@ -98,6 +99,15 @@ fn era(words: &[&str]) -> Option<Target> {
 fn snapshot_origin(words: &[&str]) -> Option<Target> {
     let [origin] = words else { return None };
     Some(Target::SnapshotOrigin { origin: device(origin)? })
+}
+
+fn snapshot(words: &[&str]) -> Option<Target> {
+    let [origin, store, "N", chunk] = words else { return None };
+    Some(Target::Snapshot {
+        origin: device(origin)?,
+        store: device(store)?,
+        chunk: sectors(chunk)?,
+    })
 }
 
 impl TryFrom<String> for Table {

@@ -6,7 +6,8 @@ use eratrack_model::discards::{DiscardLimits, DiscardPolicy};
 use eratrack_model::names::{DmName, DmUuid, Role, StackId};
 use eratrack_model::plan::{DeviceRef, Plan, PlannedTable, Step};
 use eratrack_model::stack::{
-    Beneath, Contents, Desired, Device, Kernel, MetadataArea, Observed, Subject, Tracked, Volume,
+    Beneath, Contents, CopyStore, Desired, Device, Kernel, MetadataArea, Observed, Subject,
+    Tracked, Volume,
 };
 use eratrack_model::table::Table;
 use eratrack_model::units::{Bytes, DevNo, Granularity, Sectors};
@@ -23,6 +24,8 @@ pub(crate) struct Machine {
     pub(crate) x: Option<Volume>,
     pub(crate) era: Option<Device>,
     pub(crate) base: Option<Device>,
+    pub(crate) origin: Option<Device>,
+    pub(crate) snapshot: Option<Device>,
     pub(crate) area_zeroed: bool,
     /// The era device read metadata that was zeroed for it.
     pub(crate) era_is_fresh: bool,
@@ -61,6 +64,11 @@ pub(crate) fn metadata() -> MetadataArea {
         contents: Contents::Fresh,
         beneath: vec![Beneath { number: DevNo { major: 8, minor: 1 }, uuid: None }],
     }
+}
+
+pub(crate) fn store() -> CopyStore {
+    let disk = Beneath { number: DevNo { major: 8, minor: 1 }, uuid: None };
+    CopyStore { number: DevNo { major: 7, minor: 1 }, beneath: vec![disk] }
 }
 
 pub(crate) fn tracked() -> Tracked {
@@ -117,6 +125,8 @@ impl Machine {
             x: Some(volume),
             era: None,
             base: None,
+            origin: None,
+            snapshot: None,
             area_zeroed: false,
             era_is_fresh: false,
             lock: false,
@@ -133,6 +143,8 @@ impl Machine {
             x: self.x.clone().map_or(Subject::Gone, Subject::Mapped),
             era: self.era.clone(),
             base: self.base.clone(),
+            origin: self.origin.clone(),
+            snapshot: self.snapshot.clone(),
         };
         if let Subject::Mapped(x) = &mut observed.x {
             let live = x.device.live.iter().flat_map(Table::devices);
@@ -141,20 +153,18 @@ impl Machine {
             // Devices of this very stack are not another stack's.
             x.beneath.retain(|below| below.uuid.is_none());
         }
-        for (device, users) in [
-            (&mut observed.era, [self.x_device(), None]),
-            (&mut observed.base, [self.era.as_ref(), self.x_device()]),
-        ] {
-            if let Some(device) = device {
-                let opens = users.into_iter().flatten().filter(|user| uses(user, device.number));
-                device.open_count = u32::try_from(opens.count()).unwrap();
-            }
+        let Observed { era, base, origin, snapshot, .. } = &mut observed;
+        for device in [era, base, origin, snapshot].into_iter().flatten() {
+            let users = [&self.era, &self.base, &self.origin, &self.snapshot].into_iter().flatten();
+            let users = users.chain(self.x_device());
+            let opens = users.filter(|user| uses(user, device.number));
+            device.open_count = u32::try_from(opens.count()).unwrap();
         }
         observed
     }
 
     fn uuid_of(&self, number: DevNo) -> Option<DmUuid> {
-        let own = [&self.era, &self.base].into_iter().flatten();
+        let own = [&self.era, &self.base, &self.origin, &self.snapshot].into_iter().flatten();
         own.into_iter().find(|device| device.number == number).and_then(|d| d.uuid.clone())
     }
 
@@ -170,6 +180,8 @@ impl Machine {
         match role {
             Role::Era => &mut self.era,
             Role::Base => &mut self.base,
+            Role::Origin => &mut self.origin,
+            Role::Snapshot => &mut self.snapshot,
         }
     }
 
@@ -283,7 +295,20 @@ impl Machine {
     /// Whether X goes through X-era, over an X-base.
     pub(crate) fn through_era(&self) -> bool {
         let (Some(x), Some(era)) = (self.x_device(), &self.era) else { return false };
-        uses_live(x, era.number)
+        uses_live(x, era.number) || self.through_origin()
+    }
+
+    /// Whether X goes through X-origin, and that through X-era.
+    pub(crate) fn through_origin(&self) -> bool {
+        let (Some(x), Some(origin)) = (self.x_device(), &self.origin) else { return false };
+        let on = self.era.as_ref().is_some_and(|era| uses_live(origin, era.number));
+        on && uses_live(x, origin.number)
+    }
+
+    /// What X held at the last boundary is kept for a reader.
+    pub(crate) fn holds_point_in_time(&self) -> bool {
+        let kept = self.snapshot.as_ref().is_some_and(|snapshot| snapshot.live.is_some());
+        kept && self.through_origin()
     }
 
     fn create(&mut self, role: Role, name: DmName, uuid: DmUuid) {
@@ -320,6 +345,14 @@ impl Machine {
         let below = match role {
             Role::Era => self.base.as_ref().map(|base| base.discards),
             Role::Base => self.x_device().map(|x| x.discards),
+            Role::Snapshot => {
+                assert!(self.origin.is_none(), "an origin that does not know of its snapshot");
+                self.era.as_ref().map(|era| era.discards)
+            }
+            Role::Origin => {
+                assert!(self.snapshot.as_ref().is_some_and(|snapshot| snapshot.live.is_some()));
+                None
+            }
         };
         let device = self.own(role).as_mut().expect("created");
         device.live = Some(device.inactive.take().expect("loaded"));
@@ -340,6 +373,10 @@ impl Machine {
             DeviceRef::Own(Role::Base) => {
                 self.base.as_ref().map(|base| base.number).ok_or("no base")
             }
+            DeviceRef::Own(Role::Origin) => {
+                self.origin.as_ref().map(|origin| origin.number).ok_or("no origin")
+            }
+            DeviceRef::Own(Role::Snapshot) => Err("nothing maps a snapshot"),
         };
         table.try_map(number).expect("a table names only what is there")
     }
@@ -357,7 +394,8 @@ impl Machine {
 
     /// Neither device of ours is left, and X is as LVM made it.
     pub(crate) fn is_untouched(&self, table: &str) -> bool {
-        let clean = self.era.is_none() && self.base.is_none();
+        let left = [&self.era, &self.base, &self.origin, &self.snapshot];
+        let clean = left.into_iter().all(Option::is_none);
         let slot = self.x_device().is_none_or(|x| x.inactive.is_none());
         clean && slot && self.x_live().is_none_or(|live| live == table)
     }
