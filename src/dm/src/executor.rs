@@ -54,7 +54,7 @@ pub struct Outcome {
     pub era: Option<Era>,
     /// Metadata blocks of 4 KiB that were in use, and that there are, as the same step read.
     pub metadata: Option<(u64, u64)>,
-    /// When, and after how long, [`Step::Drain`] ended.
+    /// When, and after how long, the last swap or drain of X ended.
     pub drained: Option<(SystemTime, Duration)>,
 }
 
@@ -178,7 +178,9 @@ impl<S: Surroundings> Executor<'_, S> {
             Step::SwapIn { x, expect, table, keep_read_ahead } => {
                 let expect = self.resolve(expect)?;
                 self.verify(*x, &expect)?;
+                let start = Instant::now();
                 self.swap_in(*x, &expect, &self.resolve(table)?, *keep_read_ahead)?;
+                run.outcome.drained = Some((SystemTime::now(), start.elapsed()));
             }
             Step::ClearSlot { x, table } => self.clear_slot(*x, &self.resolve(table)?)?,
             Step::Remove { role } => self.dm.remove(self.own(*role)?)?,

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use eratrack_model::names::{Role, StackId};
 use eratrack_model::plan::{self, Step};
 use eratrack_model::record::{Phase, Record};
+use eratrack_model::table::Table;
 use rustix::io::Errno;
 
 use super::{Boundary, Host, HostError, Liveness};
@@ -21,13 +22,19 @@ impl Host {
         }
         let Some(x) = self.locate(record)? else { return Ok(Liveness::Gone) };
         let live = self.dm.table(x, Slot::Live)?;
-        let era = self.find(&Lookup::Uuid(record.stack.uuid(Role::Era)))?;
-        let ours = live
-            .as_ref()
-            .zip(era)
-            .is_some_and(|(live, era)| plan::is_live_table(live, &record.original, era.number));
         // LVM never loads ours: the same table on the same device is proof.
-        if x == record.x && ours { Ok(Liveness::Intact) } else { Ok(Liveness::Reloaded { live }) }
+        let ours = x == record.x && self.is_ours(record, live.as_ref())?;
+        if ours { Ok(Liveness::Intact) } else { Ok(Liveness::Reloaded { live }) }
+    }
+
+    /// Whether that table of X leads to X-era, at once or through X-origin.
+    fn is_ours(&self, record: &Record, live: Option<&Table>) -> Result<bool, HostError> {
+        let era = self.find(&Lookup::Uuid(record.stack.uuid(Role::Era)))?;
+        let Some((live, era)) = live.zip(era) else { return Ok(false) };
+        if plan::is_live_table(live, &record.original, era.number) {
+            return Ok(true);
+        }
+        self.leads_through_origin(record, live, era.number)
     }
 
     /// Fails unless the record on disk is this chain's and in place: another process may have begun

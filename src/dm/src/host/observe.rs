@@ -28,6 +28,8 @@ impl Host {
             x: subject,
             era: self.own(stack, Role::Era)?,
             base: self.own(stack, Role::Base)?,
+            origin: self.own(stack, Role::Origin)?,
+            snapshot: self.own(stack, Role::Snapshot)?,
         })
     }
 
@@ -115,12 +117,25 @@ impl Host {
         Ok(found.map(|info| info.number))
     }
 
-    /// Whoever has this stack's X-era in one of its tables, wherever it is and whatever its
-    /// record says. Nobody else's table is looked at.
+    /// Whoever has this stack's X-era, or X-origin, in one of its tables, wherever it is and
+    /// whatever its record says. Nobody else's table is looked at.
     pub(super) fn user_of(&self, stack: &StackId) -> Result<Option<DevNo>, HostError> {
-        let Some(era) = self.find(&Lookup::Uuid(stack.uuid(Role::Era)))? else { return Ok(None) };
-        let holders = self.machine.holders(era.number)?;
-        Ok(holders.into_iter().find(|holder| self.names(*holder, era.number)))
+        for role in [Role::Era, Role::Origin] {
+            let Some(top) = self.find(&Lookup::Uuid(stack.uuid(role)))? else { continue };
+            for holder in self.machine.holders(top.number)? {
+                if !self.is_above_era(stack, holder)? && self.names(holder, top.number) {
+                    return Ok(Some(holder));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// A device of the stack's own that stands on X-era.
+    fn is_above_era(&self, stack: &StackId, holder: DevNo) -> Result<bool, DmError> {
+        let uuid = self.find(&holder.into())?.and_then(|info| info.uuid);
+        let above = [Role::Origin, Role::Snapshot].map(|role| stack.uuid(role));
+        Ok(uuid.is_some_and(|uuid| above.contains(&uuid)))
     }
 
     fn names(&self, holder: DevNo, era: DevNo) -> bool {

@@ -28,6 +28,7 @@ impl Host {
 /// What will be observed when the stack is out.
 fn untracked(mut observed: Observed, record: &Record) -> Observed {
     (observed.era, observed.base) = (None, None);
+    (observed.origin, observed.snapshot) = (None, None);
     if let Subject::Mapped(volume) = &mut observed.x {
         volume.device.live = Some(record.original.clone());
         // Of the stack's own devices only; what was beneath X has not changed since it was put in.
