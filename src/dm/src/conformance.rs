@@ -1,7 +1,7 @@
 //! What every device mapper does, the kernel's and the fake: one suite for both.
 
 use eratrack_model::names::{DmName, DmUuid};
-use eratrack_model::plan::{era_table, live_table};
+use eratrack_model::plan::{era_table, live_table, origin_table};
 use eratrack_model::table::{Table, Target};
 use eratrack_model::units::{DevNo, Granularity, Sectors};
 
@@ -36,6 +36,7 @@ pub const CHECKS: &[Check] = &[
     ("a read-only table makes a read-only device", read_only_is_shown),
     ("era counts, and holds one metadata snapshot", era_counts),
     ("an era stack is put under a device and taken out", stacks_go_in_and_out),
+    ("a snapshot stands beside an origin, and goes after it", snapshots_stand_beside_origins),
     ("targets are there or not", targets_are_there_or_not),
 ];
 
@@ -281,9 +282,39 @@ fn stacks_go_in_and_out(suite: &Suite<'_>) {
     }
 }
 
+fn snapshots_stand_beside_origins(suite: &Suite<'_>) {
+    let (disk, store) = (suite.disks.disk(LENGTH), suite.disks.disk(LENGTH));
+    let below = suite.active("below", &linear(disk, LENGTH));
+    let of = |chunk| {
+        let target = Target::Snapshot { origin: below, store, chunk: Sectors(chunk) };
+        Table::single(LENGTH, target).expect("a length above zero")
+    };
+    let snapshot = suite.create("snapshot");
+    assert_eq!(suite.load_error(snapshot, &of(24)), DmErrorKind::Invalid);
+    suite.dm.load(snapshot, &of(32), Access::ReadWrite).unwrap();
+    suite.dm.swap(snapshot).unwrap();
+    assert_eq!(suite.live(snapshot), Some(of(32)));
+    let status = suite.dm.status(snapshot).unwrap();
+    assert_eq!(status[0].text.trim(), format!("0/{LENGTH} 0"));
+    let origin = suite.active("origin", &origin_table(LENGTH, below));
+    let x = suite.active("above", &linear(below, LENGTH));
+    assert_eq!(suite.info(below).open_count, 3);
+    suite.dm.load(x, &linear(origin, LENGTH), Access::ReadWrite).unwrap();
+    suite.dm.swap(x).unwrap();
+    assert_eq!((suite.info(origin).open_count, suite.info(below).open_count), (1, 2));
+    assert_eq!(suite.dm.remove(origin).unwrap_err().kind, DmErrorKind::Busy);
+    suite.dm.load(x, &linear(below, LENGTH), Access::ReadWrite).unwrap();
+    suite.dm.swap(x).unwrap();
+    for dev in [origin, snapshot, x, below] {
+        suite.dm.remove(dev).unwrap();
+    }
+}
+
 fn targets_are_there_or_not(suite: &Suite<'_>) {
     assert!(suite.dm.has_target("linear").unwrap());
     assert!(suite.dm.has_target("era").unwrap());
+    assert!(suite.dm.has_target("snapshot").unwrap());
+    assert!(suite.dm.has_target("snapshot-origin").unwrap());
     assert!(!suite.dm.has_target("nonesuch").unwrap());
 }
 

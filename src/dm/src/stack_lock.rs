@@ -94,6 +94,19 @@ impl StackLock {
     }
 }
 
+/// The lock of whoever reads a point in time of the stack; none if somebody has it. It is held for
+/// as long as the point in time is, beside the stack's own.
+pub(crate) fn take_point(
+    machine: &Machine,
+    stack: &StackId,
+) -> Result<Option<FileLock>, StackLockError> {
+    let dir = directory_of(machine);
+    // A stack's name has no dot: this is nobody's lock.
+    let path = dir.join(format!("{stack}.point"));
+    let taken = make_private(&dir).and_then(|()| FileLock::take(&path, Duration::ZERO));
+    taken.map_err(|source| StackLockError::Io { stack: stack.clone(), path, source })
+}
+
 /// The directory of our locks on the machine whose root this is: made if it is not there, and refused where somebody
 /// else may write to it. Names with a dot in them are nobody's stack.
 pub fn lock_directory(root: &Path) -> io::Result<PathBuf> {

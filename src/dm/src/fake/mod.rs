@@ -8,6 +8,7 @@
 mod era;
 mod fault;
 mod ports;
+mod snapshots;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use crate::port::Access;
 pub use era::FakeEra;
 use fault::Faults;
 pub use fault::{Killed, When};
+pub use snapshots::FakeSnapshot;
 
 /// The number that the kernel gives device mapper varies; this is the fake's.
 const MAJOR: u32 = 253;
@@ -40,6 +42,7 @@ struct State {
     disks: BTreeMap<DevNo, Sectors>,
     devices: BTreeMap<DevNo, FakeDevice>,
     eras: BTreeMap<DevNo, FakeEra>,
+    snapshots: BTreeMap<DevNo, FakeSnapshot>,
     locked: BTreeSet<VgName>,
     missing_targets: BTreeSet<String>,
     faults: Faults,
@@ -227,6 +230,7 @@ impl State {
         assert!(!device.suspended, "rule broken: a write to {dev} hangs, it is suspended");
         let table = device.live_table().expect("the device has a table").clone();
         assert!(first.0 + length.0 <= table.length().0, "a write beyond the end of {dev}");
+        self.note_missed(dev, first, length);
         for segment in table.segments() {
             let start = first.0.max(segment.start.0);
             let end = (first.0 + length.0).min(segment.start.0 + segment.length.0);
@@ -252,7 +256,11 @@ impl State {
                 let first = paths.first().expect("a switch has paths");
                 self.write(first.device, Sectors(at.0 + first.offset.0), length);
             }
-            Target::SnapshotOrigin { origin } => self.write(*origin, at, length),
+            Target::SnapshotOrigin { origin } => {
+                self.copy_away(*origin, at, length);
+                self.write(*origin, at, length);
+            }
+            Target::Snapshot { .. } => panic!("rule broken: a point in time is written to"),
             Target::Striped { .. } | Target::Thin { .. } | Target::Other { .. } => {}
         }
     }

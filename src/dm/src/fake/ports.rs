@@ -5,7 +5,7 @@ use eratrack_model::names::{DmName, DmUuid};
 use eratrack_model::table::{Table, Target};
 use eratrack_model::units::{Bytes, DevNo, Sectors};
 
-use super::{FakeDevice, FakeEra, FakeKernel, READ_AHEAD, State};
+use super::{FakeDevice, FakeEra, FakeKernel, FakeSnapshot, READ_AHEAD, State};
 use crate::executor::{Surroundings, Swapping};
 use crate::lvm_lock::LockError;
 use crate::machine::MachineError;
@@ -60,6 +60,7 @@ impl DeviceMapper for FakeKernel {
                     .with_context(format!("open {open_count} times")));
             }
             state.devices.remove(&dev);
+            state.snapshots.remove(&dev);
             Ok(())
         })
     }
@@ -104,7 +105,7 @@ impl DeviceMapper for FakeKernel {
             let segments = table.iter().flat_map(Table::segments);
             let lines = segments.map(|segment| StatusLine {
                 target: segment.target.kind().to_owned(),
-                text: state.status_text(&segment.target),
+                text: state.status_text(dev, &segment.target),
             });
             Ok(lines.collect())
         })
@@ -188,6 +189,7 @@ impl State {
         let (name, uuid) = (device.name.clone(), device.uuid.clone());
         self.require_lock(&name, uuid.as_ref());
         self.resume_eras(&table);
+        self.snapshot_goes_live(dev, &table);
         Ok(())
     }
 
@@ -213,10 +215,13 @@ impl State {
         self.eras.get_mut(&metadata)
     }
 
-    fn status_text(&self, target: &Target) -> String {
+    fn status_text(&self, dev: DevNo, target: &Target) -> String {
         match target {
             Target::Era { metadata, .. } => {
                 self.eras.get(metadata).map_or_else(String::new, FakeEra::status)
+            }
+            Target::Snapshot { .. } => {
+                self.snapshots.get(&dev).map_or_else(String::new, FakeSnapshot::status)
             }
             _ => String::new(),
         }

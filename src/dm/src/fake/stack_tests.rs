@@ -7,7 +7,7 @@ use eratrack_model::discards::{DiscardLimits, DiscardPolicy};
 use eratrack_model::names::{Role, StackId};
 use eratrack_model::plan::{self, Plan};
 use eratrack_model::stack::{
-    Contents, Desired, Device, Kernel, MetadataArea, Observed, Subject, Tracked, Volume,
+    Contents, CopyStore, Desired, Device, Kernel, MetadataArea, Observed, Subject, Tracked, Volume,
 };
 use eratrack_model::table::Table;
 use eratrack_model::units::{Bytes, DevNo, Granularity, Sectors};
@@ -18,6 +18,7 @@ use crate::port::{DeviceMapper, DmErrorKind, Lookup, Slot};
 
 const DISK: DevNo = DevNo { major: 8, minor: 0 };
 const METADATA: DevNo = DevNo { major: 7, minor: 0 };
+const COPIES: DevNo = DevNo { major: 7, minor: 1 };
 const LENGTH: Sectors = Sectors(1 << 17);
 const LVM: &str = "LVM-BmyQ8xV6m1F7w3kq0DpQw2s4ZyUjvE1sPvK7NnYb3cT9hR5gXoLdCaJtIuHfGeWz";
 const GRANULARITY: Granularity = Granularity::DEFAULT;
@@ -35,6 +36,7 @@ impl Scene {
         let kernel = FakeKernel::new();
         kernel.add_disk(DISK, Sectors(1 << 20));
         kernel.add_disk(METADATA, Sectors(1 << 12));
+        kernel.add_disk(COPIES, Sectors(1 << 12));
         let original: Table = format!("0 {LENGTH} linear {DISK} 2048").parse().unwrap();
         let x = kernel.add_volume("vg-data", Some(LVM), &original);
         Self { kernel, stack: "s".parse().unwrap(), x, original }
@@ -75,6 +77,8 @@ impl Scene {
             x: x.map_or(Subject::Gone, |device| Subject::Mapped(volume(device))),
             era: own(Role::Era),
             base: own(Role::Base),
+            origin: own(Role::Origin),
+            snapshot: own(Role::Snapshot),
         }
     }
 
@@ -93,6 +97,22 @@ impl Scene {
 
     fn boundary_plan(&self) -> Plan {
         plan::plan_boundary(&self.observe()).unwrap()
+    }
+
+    fn point_plan(&self) -> Plan {
+        let store = CopyStore { number: COPIES, beneath: Vec::new() };
+        plan::plan_point_in_time(&self.observe(), &store).unwrap()
+    }
+
+    fn end_point(&self) {
+        let observed = self.observe();
+        let plan = plan::plan_end_point_in_time(&observed).unwrap();
+        eratrack_model::check::check(&plan, &observed).unwrap();
+        self.run(&plan).unwrap();
+    }
+
+    fn own(&self, role: Role) -> Option<DevNo> {
+        self.device(&Lookup::Uuid(self.stack.uuid(role))).map(|device| device.number)
     }
 
     fn reach(&self, desired: &Desired) {
@@ -245,6 +265,75 @@ fn a_boundary_killed_anywhere_loses_no_write() {
     );
 }
 
+#[test]
+fn a_point_in_time_misses_no_write_and_ends_as_it_began() {
+    let scene = Scene::new();
+    scene.reach(&Scene::tracked(Contents::Fresh));
+    let table = scene.live();
+    let outcome = scene.run(&scene.point_plan()).unwrap();
+    let era = outcome.era.unwrap();
+    let snapshot = scene.own(Role::Snapshot).unwrap();
+    for block in [1, 2, 7] {
+        scene.write(block);
+    }
+    let kept = scene.kernel.snapshot(snapshot);
+    assert!(kept.missed.is_empty() && kept.copied.len() == 3, "{kept:?}");
+    assert!(outcome.drained.is_some());
+    let changed = scene.kernel.changed_since(METADATA, era).into_iter().collect::<Vec<_>>();
+    assert_eq!(changed, [1, 2, 7], "era records as before");
+    scene.end_point();
+    assert_eq!(scene.live(), table);
+    assert_eq!((scene.own(Role::Origin), scene.own(Role::Snapshot)), (None, None));
+}
+
+#[test]
+fn a_point_in_time_that_was_begun_is_ended_wherever_it_was_killed() {
+    for_every_kill(
+        |scene| {
+            scene.reach(&Scene::tracked(Contents::Fresh));
+            scene.point_plan()
+        },
+        |scene| {
+            scene.end_point();
+            assert_eq!((scene.own(Role::Origin), scene.own(Role::Snapshot)), (None, None));
+            let era = scene.run(&scene.point_plan()).unwrap().era.unwrap();
+            scene.write(5);
+            assert!(scene.kernel.changed_since(METADATA, era).contains(&5));
+            assert!(scene.kernel.changed_since(METADATA, Era(1)).contains(&3));
+            let kept = scene.kernel.snapshot(scene.own(Role::Snapshot).unwrap());
+            assert!(kept.missed.is_empty() && kept.copied.len() == 1, "{kept:?}");
+        },
+    );
+}
+
+#[test]
+fn a_stack_comes_out_wherever_its_point_in_time_was_killed() {
+    for_every_kill(
+        |scene| {
+            scene.reach(&Scene::tracked(Contents::Fresh));
+            scene.point_plan()
+        },
+        undone,
+    );
+}
+
+#[test]
+fn the_end_of_a_point_in_time_killed_anywhere_is_finished() {
+    for_every_kill(
+        |scene| {
+            scene.reach(&Scene::tracked(Contents::Fresh));
+            scene.run(&scene.point_plan()).unwrap();
+            plan::plan_end_point_in_time(&scene.observe()).unwrap()
+        },
+        |scene| {
+            scene.end_point();
+            assert_eq!((scene.own(Role::Origin), scene.own(Role::Snapshot)), (None, None));
+            scene.run(&scene.boundary_plan()).unwrap();
+            undone(scene);
+        },
+    );
+}
+
 /// For each n-th call of the plan: a new scene, and that call refused. Whoever comes next has not
 /// yet tidied up when X's slot must be empty. No plan of these clears it, so that a refused call
 /// is never the clear itself.
@@ -294,6 +383,21 @@ fn a_call_refused_anywhere_in_a_boundary_leaves_a_stack_that_works() {
     };
     for_every_refusal(prepare, |scene| {
         let era = scene.run(&scene.boundary_plan()).unwrap().era.unwrap();
+        scene.write(5);
+        assert!(scene.kernel.changed_since(METADATA, era).contains(&5));
+        undone(scene);
+    });
+}
+
+#[test]
+fn a_call_refused_anywhere_in_a_point_in_time_leaves_a_stack_that_works() {
+    let prepare = |scene: &Scene| {
+        scene.reach(&Scene::tracked(Contents::Fresh));
+        scene.point_plan()
+    };
+    for_every_refusal(prepare, |scene| {
+        scene.end_point();
+        let era = scene.run(&scene.point_plan()).unwrap().era.unwrap();
         scene.write(5);
         assert!(scene.kernel.changed_since(METADATA, era).contains(&5));
         undone(scene);
@@ -359,6 +463,16 @@ fn the_rules_of_the_strict_kernel_hold() {
     broken("without LVM's lock", &|scene, _| {
         scene.kernel.load(scene.x, &scene.original, Access::ReadWrite).unwrap();
         let _ = scene.kernel.swap(scene.x);
+    });
+    broken("is live before its snapshot", &|scene, era| {
+        scene.run(&scene.point_plan()).unwrap();
+        let store = DevNo { major: 7, minor: 9 };
+        scene.kernel.add_disk(store, Sectors(1 << 12));
+        let (name, uuid) = ("second".parse().unwrap(), "second".parse().unwrap());
+        let second = scene.kernel.create(&name, &uuid).unwrap();
+        let table = format!("0 {LENGTH} snapshot {era} {store} N 32").parse().unwrap();
+        scene.kernel.load(second, &table, Access::ReadWrite).unwrap();
+        let _ = scene.kernel.swap(second);
     });
     broken("zeroed while it is in use", &|scene, _| {
         let _ = (&scene.kernel).zero(METADATA, Sectors(8));

@@ -8,6 +8,9 @@ use crate::port::DmErrorKind;
 
 /// dm-era's least block (`MIN_BLOCK_SIZE`, drivers/md/dm-era-target.c).
 const LEAST_ERA_BLOCK: u64 = 8;
+/// dm-snapshot copies whole logical blocks, of 4 KiB in our loop devices
+/// (`dm_exception_store_set_chunk_size`, drivers/md/dm-exception-store.c).
+const LEAST_CHUNK: u64 = 8;
 
 impl State {
     /// What a target's constructor checks, for every segment.
@@ -40,6 +43,13 @@ impl State {
                 self.check_range(of, *origin, Sectors(0), length)
             }
             Target::SnapshotOrigin { origin } => self.check_range(of, *origin, Sectors(0), length),
+            Target::Snapshot { origin, store, chunk } => {
+                if !chunk.0.is_power_of_two() || chunk.0 < LEAST_CHUNK {
+                    return Err(DmErrorKind::Invalid);
+                }
+                self.check_range(of, *origin, Sectors(0), length)?;
+                self.check_range(of, *store, Sectors(0), Sectors(0))
+            }
             Target::Switch { region: _, paths } => {
                 paths.iter().try_for_each(|Place { device, offset }| {
                     self.check_range(of, *device, *offset, Sectors(0))

@@ -120,6 +120,7 @@ impl Host {
             plan => plan?,
         };
         self.execute(lock, &observed, &plan)?;
+        self.end_if_abandoned(lock, &record)?;
         self.put_access(&record, metadata)?;
         if record.phase != Phase::Attached {
             record.phase = Phase::Attached;

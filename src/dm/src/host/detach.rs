@@ -31,7 +31,7 @@ impl Host {
         self.wake(lock, stack)?;
         let record = self.record_if_readable(stack);
         let observed = self.observe(stack, self.x_of(stack, record.as_ref())?)?;
-        let devices = observed.era.is_some() || observed.base.is_some();
+        let devices = Role::ALL.into_iter().any(|role| observed.own(role).is_some());
         if !devices && !self.store.stacks()?.contains(stack) {
             let top = self.find(&Lookup::Uuid(stack.uuid(Mapping::Top)))?;
             return match (top, self.take_top(stack)?) {
@@ -105,6 +105,7 @@ impl Host {
 
     fn remove_files(&self, stack: &StackId, observed: &Observed) -> Result<(), HostError> {
         self.about_to("free the loop device");
+        self.remove_copies(stack, observed)?;
         let file = self.store.metadata(stack);
         let freed = self.loops.detach(&file)?;
         // Its file may have been deleted, or replaced, beneath it.

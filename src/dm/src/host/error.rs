@@ -81,6 +81,16 @@ pub enum HostError {
         /// The stack.
         stack: StackId,
     },
+    /// More was overwritten than the store of a point in time holds.
+    #[error(
+        "the point in time of stack {stack} is lost: more than {copies} of the device was overwritten while it was read; give it more room for copies, or read faster"
+    )]
+    PointInTimeLost {
+        /// The stack.
+        stack: StackId,
+        /// How much the store holds.
+        copies: eratrack_model::units::Bytes,
+    },
     /// The stack is not ours to meddle with.
     #[error("stack {stack} is kept by {keeper}; it is not changed from here")]
     KeptByAnother {
@@ -178,6 +188,7 @@ impl HostError {
             | Self::Loop(_)
             | Self::Machine(_)
             | Self::KeptByAnother { .. }
+            | Self::PointInTimeLost { .. }
             | Self::Open { .. }
             | Self::Unexpected { .. } => "OperationFailed",
         }
@@ -207,7 +218,9 @@ impl StoreError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::VolumeLimit { .. } | Self::NodeLimit { .. } => "LimitExceeded",
-            Self::NoSpace { .. } | Self::CopyOnWrite { .. } => "MetadataNoSpace",
+            Self::NoSpace { .. } | Self::CopyOnWrite { .. } | Self::NoRoomForCopies { .. } => {
+                "MetadataNoSpace"
+            }
             Self::Record { .. } => "RecordMismatch",
             Self::Io { .. } => "OperationFailed",
         }

@@ -8,9 +8,10 @@ use eratrack_model::record::{Phase, Record};
 use eratrack_model::table::Table;
 use rustix::io::Errno;
 
+use super::boundaries::DiscardsSeen;
 use super::{Boundary, Host, HostError, Liveness};
 use crate::era_status::{self, EraStatus};
-use crate::executor::{StepError, StepErrorKind};
+use crate::executor::{Outcome, StepError, StepErrorKind};
 use crate::port::{DmErrorKind, Lookup, Slot};
 use crate::stack_lock::StackLock;
 
@@ -110,6 +111,16 @@ impl Host {
         let plan = plan::plan_boundary(&observed)?;
         let outcome =
             self.execute(lock, &observed, &plan).map_err(|e| self.era_failed(record, e))?;
+        self.drawn(record, &outcome, discards)
+    }
+
+    /// The boundary that a plan drew, written down.
+    pub(super) fn drawn(
+        &self,
+        record: &Record,
+        outcome: &Outcome,
+        discards: DiscardsSeen,
+    ) -> Result<Boundary, HostError> {
         self.require_intact(record)?;
         let read = outcome.era.zip(outcome.metadata);
         let (era, (metadata_used, metadata_total)) = read.ok_or_else(|| HostError::Unexpected {

@@ -3,6 +3,7 @@
 //! A metadata file is fully allocated, so that dm-era never meets a full file system, and its
 //! first block is zero, so that dm-era formats it.
 
+mod copies;
 mod durable;
 mod in_place;
 mod room;
@@ -63,6 +64,19 @@ pub enum StoreError {
         /// What must stay free.
         keep: Bytes,
         /// The store's directory.
+        dir: PathBuf,
+    },
+    /// The file for a point in time does not fit.
+    #[error(
+        "a point in time would need {needed} in {}, where {allowed} may be taken; make room, or ask for less",
+        dir.display()
+    )]
+    NoRoomForCopies {
+        /// What it needs.
+        needed: Bytes,
+        /// What it may have.
+        allowed: Bytes,
+        /// The stack's directory.
         dir: PathBuf,
     },
     /// What is overwritten is allocated anew, so that even a file of full length may find no room.
@@ -150,18 +164,23 @@ impl FileStore {
         fs::create_dir_all(&dir).map_err(io_error("make", &dir))?;
         let path = self.metadata(stack);
         remove_file(&path)?;
+        self.allocated(&path, size)?;
+        durable::sync_dir(&dir)?;
+        Ok(path)
+    }
+
+    /// A new file of that size that will not meet a full file system.
+    fn allocated(&self, path: &Path, size: Bytes) -> Result<(), StoreError> {
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(&path)
-            .map_err(io_error("make", &path))?;
-        if !in_place::ensure(&file).map_err(io_error("look at the file system of", &path))? {
-            return Err(StoreError::CopyOnWrite { dir });
+            .open(path)
+            .map_err(io_error("make", path))?;
+        if !in_place::ensure(&file).map_err(io_error("look at the file system of", path))? {
+            return Err(StoreError::CopyOnWrite { dir: self.dir.clone() });
         }
-        allocate(&file, size).map_err(io_error("allocate", &path))?;
-        durable::sync_dir(&dir)?;
-        Ok(path)
+        allocate(&file, size).map_err(io_error("allocate", path))
     }
 
     /// Writes the record so that it survives a power cut from here on.
@@ -229,7 +248,7 @@ impl FileStore {
     /// record that tells of it. What is not ours stays, and then the directory does too.
     pub fn remove(&self, stack: &StackId) -> Result<(), StoreError> {
         let dir = self.stack_dir(stack);
-        for name in [METADATA, BOUNDARIES, RECORD] {
+        for name in [METADATA, copies::COPIES, BOUNDARIES, RECORD] {
             let file = dir.join(name);
             remove_file(&durable::temporary(&file))?;
             remove_file(&file)?;
@@ -247,7 +266,9 @@ impl FileStore {
     fn used(&self) -> Result<Bytes, StoreError> {
         let mut used = 0;
         for stack in self.stacks()? {
-            used += fs::metadata(self.metadata(&stack)).map_or(0, |found| found.len());
+            for file in [self.metadata(&stack), self.copies(&stack)] {
+                used += fs::metadata(file).map_or(0, |found| found.len());
+            }
         }
         Ok(Bytes(used))
     }

@@ -57,6 +57,14 @@ impl Room {
         })
     }
 
+    /// How much more all stacks together may take.
+    pub(super) fn allowed(&self, config: &StoreConfig) -> Bytes {
+        let limit = config.per_node.min(percent(self.total, config.per_node_percent));
+        let keep = percent(self.total, config.keep_free_percent);
+        let free = self.free.0.saturating_sub(keep.0);
+        Bytes(free.min(limit.0.saturating_sub(self.used.0)))
+    }
+
     /// Fails if `needed` more is over a limit.
     pub fn check(&self, config: &StoreConfig, needed: Bytes) -> Result<(), StoreError> {
         let limit = config.per_volume;
