@@ -42,6 +42,7 @@ enum Operation {
     Attach,
     Boundary,
     Changes,
+    Point,
     Detach,
 }
 
@@ -146,6 +147,11 @@ fn perform(host: &Host, operation: Operation, x: DevNo) {
         }
         Operation::Boundary => drop(host.boundary(&record()).unwrap()),
         Operation::Changes => drop(host.changes(&record(), Era(1)).unwrap()),
+        Operation::Point => {
+            let point = host.point_in_time(&record(), None).unwrap();
+            host.check_point_in_time(&point).unwrap();
+            host.end_point_in_time(point).unwrap();
+        }
         Operation::Detach => drop(host.detach(&stack).unwrap()),
     }
 }
@@ -210,7 +216,7 @@ impl Scene {
         assert_none_suspended();
         assert_nothing_of_ours(self.store.path());
         let loops = common::loop_files();
-        assert!(!loops.iter().any(|file| file.contains("era-metadata")), "{loops:?}");
+        assert!(!loops.iter().any(|file| file.contains("eratrack")), "{loops:?}");
     }
 
     fn assert_read_ahead_is_kept(&self) {
@@ -288,6 +294,7 @@ impl Scene {
                 assert_eq!(self.host.liveness(&record).unwrap(), Liveness::Intact);
                 self.host.boundary(&record).unwrap();
             }
+            (Recovery::Adopted(_), Operation::Point) => common::assert_no_point_in_time(),
             (Recovery::Adopted(_), Operation::Detach) => assert_eq!(at, 0),
             (Recovery::Undone | Recovery::OrphansRemoved, Operation::Attach)
             | (Recovery::Finished, Operation::Detach) => self.assert_as_before(),
@@ -369,6 +376,7 @@ fn chain_survives(test: &str, operation: Operation, thin: bool) {
             "{found:?}"
         );
         assert_eq!(table(&scene.volume, Slot::Inactive), None);
+        common::assert_no_point_in_time();
         scene.assert_read_ahead_is_kept();
         let again = scene.host.boundary(&record).unwrap();
         assert!(again.era > base.era);
@@ -387,6 +395,22 @@ fn chain_survives(test: &str, operation: Operation, thin: bool) {
 #[ignore = "kernel tier"]
 fn a_boundary_killed_anywhere_keeps_the_chain() {
     chain_survives("a_boundary_killed_anywhere_keeps_the_chain", Operation::Boundary, false);
+}
+
+#[test]
+#[ignore = "kernel tier"]
+fn a_point_in_time_killed_anywhere_keeps_the_chain() {
+    chain_survives("a_point_in_time_killed_anywhere_keeps_the_chain", Operation::Point, false);
+}
+
+#[test]
+#[ignore = "kernel tier"]
+fn whatever_comes_after_a_killed_point_in_time_of_a_thin_volume_ends_it() {
+    const TEST: &str = "whatever_comes_after_a_killed_point_in_time_of_a_thin_volume_ends_it";
+    be_the_child_if_told(Operation::Point);
+    let scene = Scene::new(true);
+    scene.killed_anywhere(TEST, Operation::Point, || Some(scene.attach().record));
+    scene.end();
 }
 
 #[test]

@@ -128,9 +128,11 @@ impl Host {
 
     /// Gives X the table that it had, and removes what kept the point in time.
     pub fn end_point_in_time(&self, point: PointInTime) -> Result<(), HostError> {
-        let lock = self.lock_stack(&point.record.stack)?;
-        self.wake(&lock, &point.record.stack)?;
-        self.end_point_locked(&lock, &point.record)
+        // Nobody else may begin one before this has ended.
+        let PointInTime { record, _reader, .. } = point;
+        let lock = self.lock_stack(&record.stack)?;
+        self.wake(&lock, &record.stack)?;
+        self.end_point_locked(&lock, &record)
     }
 
     /// Ends what nobody reads.

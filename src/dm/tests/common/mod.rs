@@ -87,6 +87,16 @@ pub(crate) fn assert_nothing_of_ours(dir: &Path) {
     assert_eq!(left, 0, "files are left in the store");
 }
 
+/// No point in time is held, nor left.
+pub(crate) fn assert_no_point_in_time() {
+    let uuids = attributes("uuid");
+    let is_part = |uuid: &str| ["-origin", "-snapshot"].iter().any(|part| uuid.ends_with(part));
+    let left = uuids.iter().any(|(_, uuid)| uuid.contains("ERATRACK-") && is_part(uuid));
+    assert!(!left, "{uuids:?}");
+    let loops = loop_files();
+    assert!(!loops.iter().any(|file| file.contains("point-in-time")), "{loops:?}");
+}
+
 pub(crate) fn assert_no_device_of_ours() {
     let uuids = attributes("uuid");
     assert!(!uuids.iter().any(|(_, uuid)| uuid.contains("ERATRACK")), "{uuids:?}");
