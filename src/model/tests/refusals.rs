@@ -3,17 +3,11 @@
 
 mod common;
 
-<<<<<<< HEAD
-use common::{Machine, STRIPED, THICK, THIN, desired, number, tracked, volume};
-use eratrack_model::names::{Mapping, Role, StackId};
-use eratrack_model::plan::{Refusal, eligible, plan, plan_boundary};
-=======
 use common::{Machine, STRIPED, THICK, THIN, desired, number, store, tracked, volume};
-use eratrack_model::names::Role;
+use eratrack_model::names::{Mapping, Role, StackId};
 use eratrack_model::plan::{
     Refusal, eligible, plan, plan_boundary, plan_end_point_in_time, plan_point_in_time,
 };
->>>>>>> a1d50dd (Points in time as plans: a snapshot above era, begun and ended by one swap of the same shape)
 use eratrack_model::stack::{Beneath, Desired, Observed, Subject, Tracked, Volume};
 use eratrack_model::units::{Bytes, DevNo, Granularity, Sectors};
 
@@ -200,7 +194,6 @@ fn metadata_on_what_is_tracked() {
     }
 }
 
-<<<<<<< HEAD
 /// The area of a pool shows as a device of ours; another stack's is as bad as any.
 #[test]
 fn metadata_in_an_area_of_its_own() {
@@ -214,7 +207,8 @@ fn metadata_in_an_area_of_its_own() {
     wanted.metadata.beneath.push(Beneath { number: number(51), uuid: Some(other) });
     assert_eq!(plan_of(&wanted).unwrap_err().reason(), "MetadataOnTrackedVolume");
     machine.run(&made, None);
-=======
+}
+
 fn with_point() -> Machine {
     let mut machine = whole();
     let point = plan_point_in_time(&machine.observe(), &store()).unwrap();
@@ -246,7 +240,6 @@ fn a_store_of_a_point_in_time_on_what_is_tracked() {
     let bare = Machine::new(volume(THICK, true)).observe();
     let refusal = plan_point_in_time(&bare, &store()).unwrap_err();
     assert!(matches!(refusal, Refusal::NotTracked { .. }), "{refusal}");
->>>>>>> a1d50dd (Points in time as plans: a snapshot above era, begun and ended by one swap of the same shape)
 }
 
 fn whole() -> Machine {

@@ -24,12 +24,12 @@ impl Host {
         let Some(x) = self.locate(record)? else { return Ok(Liveness::Gone) };
         let live = self.dm.table(x, Slot::Live)?;
         // LVM never loads ours: the same table on the same device is proof.
-        let ours = x == record.x && self.is_ours(record, live.as_ref())?;
+        let ours = x == record.x && self.leads_to_era(record, live.as_ref())?;
         if ours { Ok(Liveness::Intact) } else { Ok(Liveness::Reloaded { live }) }
     }
 
     /// Whether that table of X leads to X-era, at once or through X-origin.
-    fn is_ours(&self, record: &Record, live: Option<&Table>) -> Result<bool, HostError> {
+    fn leads_to_era(&self, record: &Record, live: Option<&Table>) -> Result<bool, HostError> {
         let era = self.find(&Lookup::Uuid(record.stack.uuid(Role::Era)))?;
         let Some((live, era)) = live.zip(era) else { return Ok(false) };
         if plan::is_live_table(live, &record.original, era.number) {

@@ -69,8 +69,9 @@ fn tracked_below(
     let x = volume.device.number;
     let area = stack.uuid(Mapping::Metadata);
     let foreign = |uuid: &DmUuid| uuid.is_ours() && *uuid != area;
-    let tracked =
-        beneath.iter().find(|device| device.number == x || device.uuid.as_ref().is_some_and(foreign));
+    let tracked = beneath
+        .iter()
+        .find(|device| device.number == x || device.uuid.as_ref().is_some_and(foreign));
     (device == x).then_some(x).or(tracked.map(|device| device.number))
 }
 

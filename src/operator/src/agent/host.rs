@@ -234,6 +234,7 @@ fn stack_error(error: &HostError) -> StackError {
         | HostError::Machine(_)
         | HostError::Held { .. }
         | HostError::InUse { .. }
+        | HostError::PointInTimeLost { .. }
         | HostError::Open { .. }
         | HostError::Unexpected { .. } => Hope::Soon,
     };

@@ -102,6 +102,7 @@ fn of_host(error: &HostError) -> Code {
         | HostError::Step(_)
         | HostError::Loop(_)
         | HostError::Machine(_)
+        | HostError::PointInTimeLost { .. }
         | HostError::Unexpected { .. } => Code::Failed,
     }
 }
