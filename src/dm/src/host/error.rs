@@ -218,7 +218,7 @@ impl StoreError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::VolumeLimit { .. } | Self::NodeLimit { .. } => "LimitExceeded",
-            Self::NoSpace { .. } | Self::CopyOnWrite { .. } | Self::NoRoomForCopies { .. } => {
+            Self::NoSpace { .. } | Self::CopyOnWrite { .. } | Self::CopiesRoom { .. } => {
                 "MetadataNoSpace"
             }
             Self::Record { .. } => "RecordMismatch",

@@ -68,7 +68,7 @@ fn choose(
     let size = wish.map_or(usual, |wish| wish.0).min(whole).next_multiple_of(BLOCK);
     if size > allowed || size < LEAST.min(whole) {
         let (needed, allowed) = (Bytes(size.max(LEAST)), Bytes(allowed));
-        return Err(StoreError::NoRoomForCopies { needed, allowed, dir: room.dir.clone() });
+        return Err(StoreError::CopiesRoom { needed, allowed, dir: room.dir.clone() });
     }
     Ok(Bytes(size))
 }

@@ -71,7 +71,7 @@ pub enum StoreError {
         "a point in time would need {needed} in {}, where {allowed} may be taken; make room, or ask for less",
         dir.display()
     )]
-    NoRoomForCopies {
+    CopiesRoom {
         /// What it needs.
         needed: Bytes,
         /// What it may have.

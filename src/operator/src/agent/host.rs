@@ -281,7 +281,9 @@ mod tests {
 
     /// What stands in quotes after an arrow.
     fn reasons(source: &str) -> impl Iterator<Item = &str> {
-        source.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next())
+        let said =
+            source.split("=> ").skip(1).map(|rest| rest.trim_start_matches(['{', ' ', '\n']));
+        said.filter_map(|rest| rest.strip_prefix('"')?.split('"').next())
     }
 
     #[test]
