@@ -129,11 +129,7 @@ impl<S: BlockSource> Metadata<S> {
     /// The blocks that were written in `since` or later, as far as this view knows. Since
     /// era zero or one: every block ever written.
     pub fn changed_since(&self, since: Era) -> Result<BlockSet, Error> {
-        let (since, current) = (since.max(FIRST_ERA), self.current_era());
-        if since > current && since > FIRST_ERA {
-            let kind = ErrorKind::Future { since, current };
-            return Err(Error { kind, path: self.path.clone() });
-        }
+        let since = self.check_since(since)?;
         let mut changed = BlockSet::default();
         let mut reader = self.reader();
         let mut oldest = None;
@@ -155,6 +151,16 @@ impl<S: BlockSource> Metadata<S> {
             })?;
         }
         Ok(changed)
+    }
+
+    /// What an era to list from comes to: at least one, and refused where it has not begun.
+    pub fn check_since(&self, since: Era) -> Result<Era, Error> {
+        let (since, current) = (since.max(FIRST_ERA), self.current_era());
+        if since > current && since > FIRST_ERA {
+            let kind = ErrorKind::Future { since, current };
+            return Err(Error { kind, path: self.path.clone() });
+        }
+        Ok(since)
     }
 
     /// Visits the writesets that are not yet digested into the array, oldest first, the

@@ -49,15 +49,37 @@ pub fn json(
     writeln!(out, "],\"changedBlocks\":{changed}}}")
 }
 
-/// The document that `era_invalidate` prints, read by the tools that take its output. The
-/// end of a range is not included.
+/// The extents in bytes, a headline first. The last block is cut off where the device ends,
+/// if its length is known: the metadata knows whole blocks only.
+pub fn csv(
+    out: &mut impl Write,
+    block_bytes: u64,
+    device_bytes: Option<u64>,
+    runs: impl Iterator<Item = Run>,
+) -> io::Result<()> {
+    writeln!(out, "offset,length")?;
+    for run in runs {
+        // Blocks are fewer than 2^31, of less than 2^41 bytes each.
+        let offset = u128::from(run.first) * u128::from(block_bytes);
+        let length = u128::from(run.blocks()) * u128::from(block_bytes);
+        let rest = device_bytes.map(|bytes| u128::from(bytes).saturating_sub(offset));
+        match rest.map_or(length, |rest| length.min(rest)) {
+            0 => {}
+            length => writeln!(out, "{offset},{length}")?,
+        }
+    }
+    Ok(())
+}
+
+/// The document that `era_invalidate` 0.9 prints, byte for byte, with its spaces around one
+/// of the equals signs; later versions have none there. The end of a range is not included.
 pub fn xml(out: &mut impl Write, runs: impl Iterator<Item = Run>) -> io::Result<()> {
     writeln!(out, "<blocks>")?;
     for Run { first, last } in runs {
         if first == last {
             writeln!(out, "  <block block=\"{first}\"/>")?;
         } else {
-            writeln!(out, "  <range begin=\"{first}\" end=\"{}\"/>", last + 1)?;
+            writeln!(out, "  <range begin=\"{first}\" end = \"{}\"/>", last + 1)?;
         }
     }
     writeln!(out, "</blocks>")
@@ -96,12 +118,23 @@ mod tests {
     }
 
     #[test]
+    fn csv_has_bytes_up_to_the_end_of_the_device() {
+        let whole = text(|out| csv(out, 4096, None, RUNS.into_iter()));
+        assert_eq!(whole, "offset,length\n0,4096\n8192,12288\n122880,81920\n");
+        let cut = text(|out| csv(out, 4096, Some(50 * 4096 - 512), RUNS.into_iter()));
+        assert_eq!(cut, "offset,length\n0,4096\n8192,12288\n122880,81408\n");
+        // Nothing of what is not there.
+        let short = text(|out| csv(out, 4096, Some(8192), RUNS.into_iter()));
+        assert_eq!(short, "offset,length\n0,4096\n");
+    }
+
+    #[test]
     fn xml_ends_are_exclusive() {
         let expected = concat!(
             "<blocks>\n",
             "  <block block=\"0\"/>\n",
-            "  <range begin=\"2\" end=\"5\"/>\n",
-            "  <range begin=\"30\" end=\"50\"/>\n",
+            "  <range begin=\"2\" end = \"5\"/>\n",
+            "  <range begin=\"30\" end = \"50\"/>\n",
             "</blocks>\n",
         );
         assert_eq!(text(|out| xml(out, RUNS.into_iter())), expected);

@@ -9,6 +9,7 @@ mod check;
 mod detach;
 mod dump;
 mod error;
+mod heat_map;
 mod look;
 mod machine;
 mod offline;
@@ -74,6 +75,8 @@ pub(crate) enum DeviceCommand {
     /// (`discard_max_bytes` of the era device, divided by the block and rounded up). The lists of the node agent have them.
     ///
     /// Example: eratrack device changed --image era-metadata.img --since 17
+    ///
+    /// Example: eratrack device changed --image era-metadata.img --since 17 --bitmap=changed.svg
     Changed(changed::ChangedArgs),
     /// Print all that dm-era's metadata says: every writeset, and the last era of every block
     ///
@@ -91,7 +94,14 @@ pub(crate) enum DeviceCommand {
     ///
     /// Example: eratrack device check --image era-metadata.img
     Check(check::CheckArgs),
-    /// Tell how much room dm-era's metadata needs at worst
+    /// Tell how much room dm-era's metadata needs at worst, and how that comes about
+    ///
+    /// For the granularity asked for in full, for all others in short, so that one can be chosen: a finer one makes shorter
+    /// copies and needs more metadata.
+    ///
+    /// Example: eratrack device size /dev/vg0/data --granularity 64Ki
+    ///
+    /// Example: eratrack device size 1Ti --granularity 4096s --output json
     Size(size::SizeArgs),
 }
 
@@ -139,7 +149,12 @@ mod testing {
 
     /// The command that a user's words are.
     pub(super) fn parse(words: &[&str]) -> DeviceCommand {
-        Cli::try_parse_from([&["device"], words].concat()).unwrap().command
+        try_parse(words).unwrap()
+    }
+
+    /// The same, of words that may be refused.
+    pub(super) fn try_parse(words: &[&str]) -> Result<DeviceCommand, clap::Error> {
+        Ok(Cli::try_parse_from([&["device"], words].concat())?.command)
     }
 
     /// Metadata that a real kernel wrote; the log beside it says what was written.

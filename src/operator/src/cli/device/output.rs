@@ -42,7 +42,7 @@ pub(super) fn print(out: &mut impl Write, format: Format, answer: &impl Show) ->
 }
 
 /// Columns as wide as what is in them, three spaces apart.
-fn table(out: &mut impl Write, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+pub(super) fn table(out: &mut impl Write, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     let head: Vec<String> = head.iter().map(|&word| word.to_owned()).collect();
     let lines = || std::iter::once(&head).chain(rows);
     let width = |column: usize| {
