@@ -13,6 +13,9 @@ use eratrack_model::units::{Bytes, DevNo, Sectors};
 
 use crate::links;
 
+/// The tag of a device-mapper device that counted its requests from the start.
+pub const COUNTED: &str = "eratrack-counted";
+
 /// A file of the machine's that cannot be read, written or understood.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} {}", path.display())]
@@ -137,10 +140,14 @@ impl Machine {
         Ok(read(&self.block(dev).join("ro"))? == "1")
     }
 
-    /// Writes and discards that it has completed or begun since it appeared; none if the device is
-    /// not told to count them.
+    /// Writes and discards that it has completed or begun since it appeared; none if it did not
+    /// count them from the start. Disks do. Device-mapper devices do not since Linux 5.18, unless a
+    /// udev rule told them to when they appeared, and left a tag as proof (`DM_IO_BLK_STAT`,
+    /// drivers/md/dm.c).
     pub fn writes(&self, dev: DevNo) -> Result<Option<u64>, MachineError> {
-        if read(&self.queue(dev).join("iostats"))? != "1" {
+        let counts = read(&self.queue(dev).join("iostats"))? == "1";
+        let mapped = self.block(dev).join("dm").exists();
+        if !counts || mapped && !self.has_udev_tag(dev, COUNTED) {
             return Ok(None);
         }
         let path = self.block(dev).join("stat");
@@ -150,6 +157,13 @@ impl Machine {
         let counted = [4, 8, 11].map(|field| figures.get(field).copied());
         let total = counted.into_iter().sum::<Option<u64>>();
         total.map(Some).ok_or_else(|| short(&path, &text))
+    }
+
+    /// udev keeps every tag that a device ever had (`G:` in its database, systemd 247).
+    fn has_udev_tag(&self, dev: DevNo, tag: &str) -> bool {
+        let database = self.root.join("run/udev/data").join(format!("b{dev}"));
+        let text = fs::read_to_string(database).unwrap_or_default();
+        text.lines().any(|line| line.strip_prefix("G:") == Some(tag))
     }
 
     /// What it says of itself, the first of: its device-mapper uuid, its world-wide name, its
@@ -358,6 +372,26 @@ mod tests {
         assert_eq!(machine.discard_count(dev("253:2")).unwrap(), None);
         let error = machine.discard_count(dev("253:1")).unwrap_err();
         assert!(error.path.ends_with("253:1/stat"), "{error}");
+    }
+
+    #[test]
+    fn writes_are_known_only_if_they_were_counted_from_the_start() {
+        let stat = "  1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17\n";
+        let (_root, machine) = machine(&[
+            ("sys/dev/block/8:0/stat", stat),
+            ("sys/dev/block/8:0/queue/iostats", "1\n"),
+            ("sys/dev/block/253:0/stat", stat),
+            ("sys/dev/block/253:0/dm/name", "a\n"),
+            ("sys/dev/block/253:0/queue/iostats", "1\n"),
+            ("sys/dev/block/253:1/stat", stat),
+            ("sys/dev/block/253:1/dm/name", "b\n"),
+            ("sys/dev/block/253:1/queue/iostats", "1\n"),
+            ("run/udev/data/b253:0", "I:5\nG:systemd\nG:eratrack-counted\nQ:systemd\n"),
+            ("run/udev/data/b253:1", "I:5\nE:NOTE=G:eratrack-counted\n"),
+        ]);
+        assert_eq!(machine.writes(dev("8:0")).unwrap(), Some(5 + 9 + 12));
+        assert_eq!(machine.writes(dev("253:0")).unwrap(), Some(5 + 9 + 12));
+        assert_eq!(machine.writes(dev("253:1")).unwrap(), None);
     }
 
     #[test]

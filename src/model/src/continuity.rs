@@ -26,7 +26,7 @@ pub struct Seal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Contents {
     /// A filesystem that writes its superblock, in the first MiB, whenever it is mounted to be
-    /// written: ext2 to ext4, XFS, btrfs.
+    /// written: ext2 to ext4, XFS.
     Filesystem,
     /// Anything else: whoever writes it need not touch its ends.
     Unknown,
@@ -47,8 +47,8 @@ pub struct DigestError(String);
 pub struct Evidence {
     /// X's table.
     pub table: Option<Table>,
-    /// Writes and discards that X has completed or begun since it appeared; none if the kernel
-    /// does not count them.
+    /// Writes and discards that X, or what an X of ours is put over, has completed or begun since
+    /// it appeared; none if they were not counted from the start.
     pub writes: Option<u64>,
     /// What is in X's first and last MiB.
     pub ends: Digest,
@@ -92,7 +92,9 @@ pub enum Break {
     #[error("{0} writes reached the device before era was back; have restore run earlier")]
     Written(u64),
     /// Nobody knows.
-    #[error("the kernel does not count the device's writes (queue/iostats is 0)")]
+    #[error(
+        "the device's writes were not counted from the start; `eratrack device install-unit` writes a udev rule that has them counted"
+    )]
     NotCounted,
     /// X was used elsewhere.
     #[error(
@@ -136,11 +138,11 @@ pub fn judge(record: &Record, found: &Evidence, trust: Trust) -> Result<Proof, B
     }
 }
 
-/// What a device's first 128 KiB say of its contents.
+/// What a device's first blocks say of its contents.
 pub fn contents(start: &[u8]) -> Contents {
     let has = |offset: usize, mark: &[u8]| start.get(offset..offset + mark.len()) == Some(mark);
-    // s_magic in ext4.h, sb_magicnum in xfs_format.h, magic in btrfs_tree.h (superblock at 64 KiB).
-    let known = [(1024 + 56, &b"\x53\xef"[..]), (0, b"XFSB"), ((64 << 10) + 64, b"_BHRfS_M")];
+    // s_magic in ext4.h, sb_magicnum in xfs_format.h.
+    let known = [(1024 + 56, &b"\x53\xef"[..]), (0, b"XFSB")];
     if known.iter().any(|(offset, mark)| has(*offset, mark)) {
         Contents::Filesystem
     } else {
@@ -266,7 +268,6 @@ mod tests {
         };
         assert_eq!(with(1080, b"\x53\xef"), Contents::Filesystem);
         assert_eq!(with(0, b"XFSB"), Contents::Filesystem);
-        assert_eq!(with(65600, b"_BHRfS_M"), Contents::Filesystem);
         assert_eq!(with(512, b"EFI PART"), Contents::Unknown);
         assert_eq!(contents(&[]), Contents::Unknown);
     }

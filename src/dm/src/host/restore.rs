@@ -109,7 +109,7 @@ impl Host {
             }
         }
         let x = self.x_after_reboot(&record)?;
-        match self.evidence(x).map(|found| judge(&record, &found, trust))? {
+        match self.evidence(&record, x).map(|found| judge(&record, &found, trust))? {
             Ok(proof) => self.go_on(&lock, &record, x, &proof),
             Err(broken) => self.begin_anew(&lock, &record, broken.to_string()),
         }
@@ -156,12 +156,15 @@ impl Host {
         })
     }
 
-    fn evidence(&self, x: DevNo) -> Result<Evidence, HostError> {
-        Ok(Evidence {
-            table: self.live_table(x)?,
-            writes: self.machine.writes(x)?,
-            ends: self.ends(x)?.digest,
-        })
+    fn evidence(&self, record: &Record, x: DevNo) -> Result<Evidence, HostError> {
+        let (writes, ends) = (self.writes(record, x)?, self.ends(x)?.digest);
+        Ok(Evidence { table: self.live_table(x)?, writes, ends })
+    }
+
+    /// An X of ours is as new as this process: what it is put over tells.
+    fn writes(&self, record: &Record, x: DevNo) -> Result<Option<u64>, HostError> {
+        let counted = if record.stage.is_some() { self.beneath_stage(record)? } else { x };
+        Ok(self.machine.writes(counted)?)
     }
 
     fn go_on(
@@ -178,7 +181,7 @@ impl Host {
         self.store.write_record(&attaching)?;
         let back = self.put_back(lock, &attaching, proof);
         let wrote = match back {
-            Ok(()) => self.machine.writes(x)?,
+            Ok(()) => self.writes(record, x)?,
             Err(error) => {
                 return self.begin_anew(
                     lock,

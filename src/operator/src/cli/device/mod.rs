@@ -66,7 +66,7 @@ pub(crate) enum DeviceCommand {
     Restore(restore::RestoreArgs),
     /// At shutdown: write down what each device holds, so that its chain may go on after the boot
     Seal(restore::SealArgs),
-    /// Write a systemd unit that restores at start-up and seals at shutdown
+    /// Write a systemd unit that restores at start-up and seals at shutdown, and a udev rule that has writes counted
     InstallUnit(unit::InstallUnitArgs),
     /// List the blocks that were written since an era, from dm-era's metadata
     ///

@@ -1,13 +1,16 @@
-//! A systemd unit that puts stacks back before anything uses their devices.
+//! A systemd unit that puts stacks back before anything uses their devices, and a udev rule that
+//! lets it prove that nothing did.
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use eratrack_dm::machine::COUNTED;
 
 use super::DeviceError;
 
-const NAME: &str = "eratrack-restore.service";
+const UNIT: &str = "eratrack-restore.service";
+const RULE: &str = "59-eratrack.rules";
 
 /// Where to put it, and what it does.
 #[derive(Debug, Args)]
@@ -15,7 +18,10 @@ pub(crate) struct InstallUnitArgs {
     /// The directory of units
     #[arg(long, default_value = "/etc/systemd/system", value_name = "DIR")]
     dir: PathBuf,
-    /// Print the unit and write nothing
+    /// The directory of udev's rules
+    #[arg(long, default_value = "/etc/udev/rules.d", value_name = "DIR")]
+    rules_dir: PathBuf,
+    /// Print the files and write nothing
     #[arg(long)]
     dry_run: bool,
     /// Have the unit run `restore --trust-powered-off`
@@ -39,23 +45,34 @@ pub(super) fn run(args: &InstallUnitArgs, out: &mut impl Write) -> Result<(), De
     let program = args.program.clone().map_or_else(std::env::current_exe, Ok);
     let program =
         program.map_err(|source| DeviceError::Open { path: "/proc/self/exe".into(), source })?;
-    let text = unit(
+    let unit = unit(
         &program.display().to_string(),
         &args.state_dir.display().to_string(),
         args.trust_powered_off,
     );
-    if args.dry_run {
-        return write!(out, "{text}").map_err(DeviceError::Print);
+    let files = [(args.dir.join(UNIT), unit), (args.rules_dir.join(RULE), rule())];
+    for (path, text) in files {
+        if args.dry_run {
+            write!(out, "# {}\n{text}", path.display()).map_err(DeviceError::Print)?;
+            continue;
+        }
+        std::fs::write(&path, text)
+            .map_err(|source| DeviceError::Write { path: path.clone(), source })?;
+        writeln!(out, "written: {}", path.display()).map_err(DeviceError::Print)?;
     }
-    let path = args.dir.join(NAME);
-    std::fs::write(&path, text)
-        .map_err(|source| DeviceError::Write { path: path.clone(), source })?;
-    writeln!(
-        out,
-        "written: {}\nnow run: systemctl daemon-reload && systemctl enable {NAME}",
-        path.display()
+    if args.dry_run {
+        return Ok(());
+    }
+    let enable = format!("systemctl daemon-reload && systemctl enable {UNIT}");
+    writeln!(out, "now run: {enable} && udevadm control --reload").map_err(DeviceError::Print)
+}
+
+/// Since Linux 5.18 device-mapper devices count requests only when told to; the tag proves that
+/// they were told before anybody could use them.
+fn rule() -> String {
+    format!(
+        "ACTION==\"add\", SUBSYSTEM==\"block\", KERNEL==\"dm-*\", ATTR{{queue/iostats}}=\"1\", TAG+=\"{COUNTED}\"\n"
     )
-    .map_err(DeviceError::Print)
 }
 
 /// After the volumes are there and their records can be read, before any of them is mounted. At
