@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -21,6 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct FileLock {
     path: PathBuf,
     file: File,
+    left: AtomicBool,
 }
 
 impl FileLock {
@@ -34,7 +36,11 @@ impl FileLock {
         let mut pause = FIRST_PAUSE;
         loop {
             if let Some(file) = try_once(path)? {
-                return Ok(Some(Self { path: path.to_owned(), file }));
+                return Ok(Some(Self {
+                    path: path.to_owned(),
+                    file,
+                    left: AtomicBool::new(false),
+                }));
             }
             if start.elapsed() >= deadline {
                 return Ok(None);
@@ -45,10 +51,24 @@ impl FileLock {
     }
 }
 
+impl FileLock {
+    /// Another handle of the lock, which is held until both are closed.
+    pub(crate) fn duplicate(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// From now on the end of this handle alone does not give the lock back: it is held until
+    /// every [`FileLock::duplicate`] of it is closed. What the end of a process does to it, too.
+    pub(crate) fn leave_to_others(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Drop for FileLock {
     /// Unlinks the file while it is still locked; closing it gives the lock back.
     fn drop(&mut self) {
-        if same_file(&self.file, &self.path).unwrap_or(false) {
+        let left = self.left.load(Ordering::Relaxed);
+        if !left && same_file(&self.file, &self.path).unwrap_or(false) {
             // If it stays, the next one takes it as it is.
             let _ = fs::remove_file(&self.path);
         }

@@ -12,12 +12,15 @@ mod host;
 mod links;
 pub mod linux;
 pub mod lvm_lock;
+mod lvm_tool;
 pub mod machine;
+pub mod pool;
 mod port;
 mod stack_lock;
 pub mod store;
 
 pub use era_status::EraStatus;
 pub use host::*;
+pub use lvm_tool::LvmError;
 pub use port::*;
 pub use stack_lock::{StackLockError, lock_directory};

@@ -10,6 +10,7 @@ use eratrack_model::discards::DiscardLimits;
 use eratrack_model::record::{BootId, ChainId};
 use eratrack_model::stack::Beneath;
 use eratrack_model::units::{Bytes, DevNo, Sectors};
+use rustix::fs::FileType;
 
 use crate::links;
 
@@ -166,13 +167,41 @@ impl Machine {
         text.lines().any(|line| line.strip_prefix("G:") == Some(tag))
     }
 
+    /// Every block device there is.
+    pub fn block_devices(&self) -> Result<Vec<DevNo>, MachineError> {
+        let dir = self.sys().join("dev/block");
+        let mut found: Vec<DevNo> = fs::read_dir(&dir)
+            .map_err(failed("list", &dir))?
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// The block device that a path of the machine's leads to; none if it leads to none.
+    pub fn device_at(&self, on_machine: &Path) -> Option<DevNo> {
+        let found = rustix::fs::stat(self.path(on_machine)).ok()?;
+        let is_block = FileType::from_raw_mode(found.st_mode) == FileType::BlockDevice;
+        is_block.then(|| number(found.st_rdev))
+    }
+
+    /// How many partitions it has.
+    pub fn partitions(&self, dev: DevNo) -> Result<usize, MachineError> {
+        let dir = self.block(dev);
+        let entries = fs::read_dir(&dir).map_err(failed("list", &dir))?;
+        Ok(entries.flatten().filter(|entry| entry.path().join("partition").exists()).count())
+    }
+
     /// What it says of itself, the first of: its device-mapper uuid, its world-wide name, its
-    /// serial number. A partition says what its disk says, and its own number.
+    /// serial number, the file behind it. A partition says what its disk says, and its own number.
     pub fn identity(&self, dev: DevNo) -> Result<Option<String>, MachineError> {
         let dir = self.block(dev);
         let partition = read_if_there(&dir.join("partition"))?;
         let whole = if partition.is_some() { dir.join("..") } else { dir };
-        for file in ["dm/uuid", "wwid", "device/wwid", "serial", "device/serial"] {
+        for file in
+            ["dm/uuid", "wwid", "device/wwid", "serial", "device/serial", "loop/backing_file"]
+        {
             let found = read_if_there(&whole.join(file)).unwrap_or_default();
             if let Some(text) = found.filter(|text| !text.is_empty()) {
                 let part =

@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use eratrack_model::names::StackId;
@@ -52,7 +53,7 @@ pub enum StackLockError {
 /// A stack that no other operation changes until this is dropped.
 #[derive(Debug)]
 pub(crate) struct StackLock {
-    _held: FileLock,
+    held: FileLock,
     note: PathBuf,
 }
 
@@ -67,12 +68,22 @@ impl StackLock {
         let path = dir.join(stack.as_str());
         match make_private(&dir).and_then(|()| FileLock::take(&path, deadline)) {
             // A stack's name has no dot: this is nobody's lock.
-            Ok(Some(held)) => Ok(Self { _held: held, note: path.with_extension("swapping") }),
+            Ok(Some(held)) => Ok(Self { held, note: path.with_extension("swapping") }),
             Ok(None) => {
                 Err(StackLockError::Deadline { stack: stack.clone(), waited: deadline, path })
             }
             Err(source) => Err(StackLockError::Io { stack: stack.clone(), path, source }),
         }
+    }
+
+    /// The lock as a child's standard input: the stack stays locked until the child has ended too.
+    pub(crate) fn to_inherit(&self) -> io::Result<Stdio> {
+        self.held.duplicate().map(Stdio::from)
+    }
+
+    /// The stack stays locked until every such child has ended.
+    pub(crate) fn leave_to_children(&self) {
+        self.held.leave_to_others();
     }
 
     /// Notes that X's table is being swapped, or that this is over. Without the note all works the

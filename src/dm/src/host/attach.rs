@@ -5,7 +5,6 @@ use std::path::Path;
 use era_metadata::sizing;
 use eratrack_model::discards::DiscardPolicy;
 use eratrack_model::names::{Mapping, Role, StackId};
-use eratrack_model::place::MetadataPlace;
 use eratrack_model::plan;
 use eratrack_model::record::{Phase, Record};
 use eratrack_model::refusal::Refusal;
@@ -56,7 +55,7 @@ impl Host {
         let observed = self.observe(&request.stack, Some(x))?;
         plan::eligible(&observed, request.granularity)?;
         let record = self.new_record(request, x, &observed)?;
-        self.store.check_room(record.metadata_size)?;
+        self.check_metadata_room(lock, &record)?;
         self.build(lock, record, &observed)
     }
 
@@ -136,7 +135,7 @@ impl Host {
         x: DevNo,
         observed: &Observed,
     ) -> Result<Record, HostError> {
-        let AttachRequest { stack, x: _, granularity, discards, stage, access } = request;
+        let AttachRequest { stack, x: _, granularity, discards, stage, access, metadata } = request;
         let volume = mapped(observed)?;
         let original = volume.device.live.clone().ok_or(Refusal::Gone)?;
         let sectors = original.length();
@@ -154,7 +153,7 @@ impl Host {
             sectors,
             granularity: *granularity,
             discards: discards.unwrap_or(possible),
-            metadata: MetadataPlace::File(self.store.metadata_on_machine(stack)),
+            metadata: self.place(stack, metadata)?,
             metadata_size: Bytes(sizing.bytes()),
             phase: Phase::Attaching,
             keeper: self.keeper,
@@ -173,10 +172,7 @@ impl Host {
         self.store.make_dir()?;
         self.about_to("write the record: attaching");
         self.store.write_record(&record)?;
-        self.about_to("make the metadata file");
-        let file = self.store.create_metadata(&record.stack, record.metadata_size)?;
-        self.about_to("put a loop device over it");
-        let metadata = self.loops.attach(&file)?;
+        let metadata = self.make_metadata(lock, &record)?;
         let desired = self.desired(&record, metadata, Contents::Fresh)?;
         let plan = plan::plan(observed, &desired)?;
         self.execute(lock, observed, &plan)?;

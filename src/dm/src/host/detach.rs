@@ -4,16 +4,12 @@ use eratrack_model::names::{Mapping, Role, StackId};
 use eratrack_model::plan::{self, Step};
 use eratrack_model::record::{Phase, Record};
 use eratrack_model::stack::{Desired, Observed};
-use eratrack_model::table::Target;
 use eratrack_model::units::DevNo;
 
 use super::mapping::Unmapped;
 use super::{Detached, Host, HostError};
 use crate::port::Lookup;
 use crate::stack_lock::StackLock;
-
-/// The loop driver's number (`LOOP_MAJOR`).
-const LOOP_MAJOR: u32 = 7;
 
 impl Host {
     /// Gives X its own table back and removes all of the stack, or what an earlier process left
@@ -31,7 +27,8 @@ impl Host {
         self.wake(lock, stack)?;
         let record = self.record_if_readable(stack);
         let observed = self.observe(stack, self.x_of(stack, record.as_ref())?)?;
-        let devices = Role::ALL.into_iter().any(|role| observed.own(role).is_some());
+        let area = self.find(&Lookup::Uuid(stack.uuid(Mapping::Metadata)))?.is_some();
+        let devices = area || Role::ALL.into_iter().any(|role| observed.own(role).is_some());
         if !devices && !self.store.stacks()?.contains(stack) {
             let top = self.find(&Lookup::Uuid(stack.uuid(Mapping::Top)))?;
             return match (top, self.take_top(stack)?) {
@@ -42,13 +39,13 @@ impl Host {
         }
         let plan = plan::plan(&observed, &Desired::Untracked)?;
         let restores = plan.steps.iter().any(|step| matches!(step, Step::SwapIn { .. }));
-        self.say_detaching(record);
+        self.say_detaching(record.as_ref());
         self.execute(lock, &observed, &plan)?;
         self.take_access(stack)?;
         if !self.take_top(stack)? {
             return Ok(Detached::TopStays);
         }
-        match self.remove_files(stack, &observed) {
+        match self.remove_files(lock, record.as_ref(), &observed) {
             Ok(()) if restores => Ok(Detached::Restored),
             Ok(()) => Ok(Detached::RemainsRemoved),
             // What counts is done. Metadata often fails together with the file system it is on.
@@ -91,37 +88,28 @@ impl Host {
         }
     }
 
-    fn say_detaching(&self, record: Option<Record>) {
+    fn say_detaching(&self, record: Option<&Record>) {
         let Some(record) = record.filter(|record| record.phase != Phase::Detaching) else {
             return;
         };
         self.about_to("write the record: detaching");
-        let written = self.store.write_record(&Record { phase: Phase::Detaching, ..record });
+        let detaching = Record { phase: Phase::Detaching, ..record.clone() };
+        let written = self.store.write_record(&detaching);
         // A full or read-only file system must not keep era under the user's device.
         if let Err(error) = written {
             tracing::warn!(%error, "detaching all the same");
         }
     }
 
-    fn remove_files(&self, stack: &StackId, observed: &Observed) -> Result<(), HostError> {
-        self.about_to("free the loop device");
-        self.remove_copies(stack, observed)?;
-        let file = self.store.metadata(stack);
-        let freed = self.loops.detach(&file)?;
-        // Its file may have been deleted, or replaced, beneath it.
-        if let (false, Some(device)) = (freed, loop_device(observed)) {
-            self.loops.free_if_bound(device, &file)?;
-        }
+    fn remove_files(
+        &self,
+        lock: &StackLock,
+        record: Option<&Record>,
+        observed: &Observed,
+    ) -> Result<(), HostError> {
+        self.remove_copies(&observed.stack, observed)?;
+        self.remove_metadata(lock, record, observed)?;
         self.about_to("remove the files");
-        Ok(self.store.remove(stack)?)
+        Ok(self.store.remove(&observed.stack)?)
     }
-}
-
-/// The loop device that X-era kept its metadata on when it was observed.
-fn loop_device(observed: &Observed) -> Option<DevNo> {
-    let table = observed.own(Role::Era)?.live.as_ref()?;
-    table.segments().iter().find_map(|segment| match segment.target {
-        Target::Era { metadata, .. } if metadata.major == LOOP_MAJOR => Some(metadata),
-        _ => None,
-    })
 }

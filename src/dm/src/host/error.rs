@@ -8,7 +8,9 @@ use eratrack_model::units::DevNo;
 use super::stage::StageError;
 use crate::executor::{StepError, StepErrorKind};
 use crate::linux::LoopError;
+use crate::lvm_tool::LvmError;
 use crate::machine::MachineError;
+use crate::pool::PoolError;
 use crate::port::{DmError, DmErrorKind};
 use crate::stack_lock::StackLockError;
 use crate::store::StoreError;
@@ -102,6 +104,12 @@ pub enum HostError {
     /// Nothing can be put over a device; nothing was changed.
     #[error(transparent)]
     Stage(#[from] StageError),
+    /// A pool could not be used.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// LVM did not make or find a volume for the metadata.
+    #[error(transparent)]
+    Lvm(#[from] LvmError),
     /// A device of ours is open.
     #[error("device {name} is open {open_count} times; close what uses it")]
     InUse {
@@ -180,6 +188,8 @@ impl HostError {
             Self::NotIntact { .. } => "TableReloaded",
             Self::EraFailed { .. } => "MetadataError",
             Self::Metadata { .. } => "MetadataLost",
+            Self::Pool(error) => error.reason(),
+            Self::Lvm(error) => error.reason(),
             Self::Stage(stage) => stage.reason(),
             Self::Plan { .. }
             | Self::Lock(StackLockError::Io { .. })
@@ -222,7 +232,7 @@ impl StoreError {
                 "MetadataNoSpace"
             }
             Self::Record { .. } => "RecordMismatch",
-            Self::Io { .. } => "OperationFailed",
+            Self::Exists { .. } | Self::Io { .. } => "OperationFailed",
         }
     }
 }

@@ -16,6 +16,7 @@ mod held;
 mod mapping;
 mod measure;
 mod observe;
+mod place;
 mod point;
 mod preview;
 mod records;
@@ -45,6 +46,7 @@ use crate::store::FileStore;
 
 pub use error::HostError;
 pub use held::{HeldByHand, Released};
+pub use place::{AreaState, Finding, FoundPool, PoolArea, PoolState};
 pub use point::PointInTime;
 pub use preview::{METADATA_TO_COME, Preview, TOP_TO_COME};
 pub use records::Known;

@@ -1,6 +1,7 @@
 //! What an operation would do, without doing it.
 
 use eratrack_model::names::{Mapping, StackId};
+use eratrack_model::place::MetadataPlace;
 use eratrack_model::plan::{self, Plan};
 use eratrack_model::record::Record;
 use eratrack_model::stack::{
@@ -31,11 +32,11 @@ pub struct Preview {
 impl Host {
     /// What [`Host::attach`] would do, or why it would not. Changes nothing.
     pub fn preview(&self, request: &AttachRequest) -> Result<Preview, HostError> {
-        let _lock = self.lock_stack(&request.stack)?;
+        let lock = self.lock_stack(&request.stack)?;
         let (x, observed) = self.as_it_would_be(request)?;
         plan::eligible(&observed, request.granularity)?;
         let record = self.new_record(request, x, &observed)?;
-        self.store.look_for_room(record.metadata_size)?;
+        self.check_metadata_room(&lock, &record)?;
         let sectors = Sectors(record.metadata_size.0 / SECTOR_BYTES);
         let metadata = MetadataArea {
             number: METADATA_TO_COME,
@@ -101,9 +102,13 @@ fn steps_before(request: &AttachRequest, record: &Record) -> Vec<String> {
         format!("make /dev/mapper/{} over {}: {TOP_TO_COME} below", stage.name, request.x)
     });
     let Bytes(bytes) = record.metadata_size;
-    let metadata = format!(
-        "make the metadata, {bytes} bytes in {}, behind a loop device: {METADATA_TO_COME} below",
-        record.metadata
-    );
+    let place = &record.metadata;
+    let how = match place {
+        MetadataPlace::File(_) => "behind a loop device",
+        MetadataPlace::LogicalVolume(_) => "as a volume of its own",
+        MetadataPlace::Pool(_) => "as an area of its own",
+    };
+    let metadata =
+        format!("make the metadata, {bytes} bytes in {place}, {how}: {METADATA_TO_COME} below");
     top.into_iter().chain([metadata]).collect()
 }

@@ -201,7 +201,7 @@ impl Host {
     }
 
     fn put_back(&self, lock: &StackLock, record: &Record, _: &Proof) -> Result<(), HostError> {
-        let metadata = self.loops.attach(&self.store.metadata(&record.stack))?;
+        let metadata = self.open_metadata_place(lock, record)?;
         self.is_of(record, metadata)?;
         let observed = self.observe(&record.stack, Some(record.x))?;
         let desired = self.desired(record, metadata, Contents::Proven)?;
@@ -239,6 +239,7 @@ impl Host {
         self.take_down(lock, &record.stack)?;
         let mut request = AttachRequest::new(record.stack.clone(), x, record.granularity);
         (request.stage, request.access) = (stage, record.access);
+        request.metadata = self.request_of(record);
         request.discards = Some(record.discards);
         let record = self.attach_locked(lock, &request)?.record;
         Ok(RestoreOutcome::Broken { record, why })

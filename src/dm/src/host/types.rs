@@ -8,6 +8,7 @@ use eratrack_model::Era;
 use eratrack_model::discards::DiscardPolicy;
 use eratrack_model::extents::ChangedBlocks;
 use eratrack_model::names::StackId;
+use eratrack_model::place::MetadataRequest;
 use eratrack_model::record::{Keeper, Record};
 use eratrack_model::table::Table;
 use eratrack_model::units::{DevNo, Granularity};
@@ -51,12 +52,15 @@ pub struct AttachRequest {
     /// Whether to make a second way to the metadata, for tools that insist on opening it
     /// exclusively.
     pub access: bool,
+    /// Where the metadata goes.
+    pub metadata: MetadataRequest,
 }
 
 impl AttachRequest {
     /// With what most want of the rest.
     pub fn new(stack: StackId, x: DevNo, granularity: Granularity) -> Self {
-        Self { stack, x, granularity, discards: None, stage: None, access: false }
+        let metadata = MetadataRequest::Store;
+        Self { stack, x, granularity, discards: None, stage: None, access: false, metadata }
     }
 }
 

@@ -41,6 +41,12 @@ impl Nodes {
         self.open(dev, FileType::BlockDevice, File::options().read(true).write(true))
     }
 
+    /// Opens a block device for reading and writing around the page cache.
+    pub(crate) fn open_direct_for_writing(&self, dev: DevNo) -> io::Result<File> {
+        let how = &mut File::options();
+        self.open(dev, FileType::BlockDevice, how.read(true).write(true).custom_flags(direct()))
+    }
+
     /// Opens a block device for ioctls.
     pub(super) fn open_for_ioctl(&self, dev: DevNo) -> io::Result<File> {
         self.open(dev, FileType::BlockDevice, File::options().read(true))

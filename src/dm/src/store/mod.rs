@@ -5,6 +5,7 @@
 
 mod copies;
 mod durable;
+pub(crate) mod elsewhere;
 mod in_place;
 mod room;
 
@@ -87,6 +88,12 @@ pub enum StoreError {
     CopyOnWrite {
         /// The stack's directory.
         dir: PathBuf,
+    },
+    /// Nothing is overwritten.
+    #[error("{} is there already; choose another path for the metadata, or remove it", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
     },
     /// The record beside the metadata does not read back.
     #[error("the record {} cannot be understood: {what}; detach the stack to be rid of it", path.display())]

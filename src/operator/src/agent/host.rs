@@ -225,6 +225,8 @@ fn stack_error(error: &HostError) -> StackError {
         | HostError::Sizing(_)
         | HostError::KeptByAnother { .. }
         | HostError::Stage(_)
+        | HostError::Pool(_)
+        | HostError::Lvm(_)
         | HostError::Plan { .. } => Hope::Later,
         HostError::Step(_)
         | HostError::Lock(_)
@@ -270,6 +272,8 @@ mod tests {
     fn every_reason_of_the_machine_is_one_of_the_apis() {
         let sources = [
             include_str!("../../../dm/src/host/error.rs"),
+            include_str!("../../../dm/src/lvm_tool.rs"),
+            include_str!("../../../dm/src/pool/error.rs"),
             include_str!("../../../model/src/refusal.rs"),
         ];
         let said: Vec<&str> = sources.iter().flat_map(|source| reasons(source)).collect();

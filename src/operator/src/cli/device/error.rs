@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use era_metadata::ErrorKind;
 use era_metadata::sizing::SizingError;
 use eratrack_dm::linux::LoopError;
+use eratrack_dm::pool::PoolError;
 use eratrack_dm::store::StoreError;
-use eratrack_dm::{DmError, DmErrorKind, HostError, StackLockError, StageError};
+use eratrack_dm::{DmError, DmErrorKind, HostError, LvmError, StackLockError, StageError};
 use eratrack_model::names::{NameError, StackId};
+use eratrack_model::pool::{AllocateError, ReadError};
 use eratrack_model::refusal::Refusal;
 
 use crate::exit::Code;
@@ -87,6 +89,8 @@ fn of_host(error: &HostError) -> Code {
         HostError::Refused(refusal) => of_refusal(refusal),
         HostError::Store(error) => of_store(error),
         HostError::Stage(error) => of_stage(error),
+        HostError::Pool(error) => of_pool(error),
+        HostError::Lvm(error) => of_lvm(error),
         HostError::Sizing(_) | HostError::KeptByAnother { .. } => Code::Refused,
         HostError::Lock(StackLockError::Deadline { .. })
         | HostError::Held { .. }
@@ -122,6 +126,35 @@ fn of_store(error: &StoreError) -> Code {
         StoreError::Record { .. } => Code::Damaged,
         StoreError::Io { source, .. } => of_io(source),
         _ => Code::Refused,
+    }
+}
+
+fn of_pool(error: &PoolError) -> Code {
+    match error {
+        PoolError::NoDevice { .. }
+        | PoolError::Missing { .. }
+        | PoolError::Table { source: ReadError::NoPool, .. }
+        | PoolError::Area(AllocateError::NoArea(_)) => Code::NotFound,
+        PoolError::Table { .. } | PoolError::ReadBack(_) => Code::Damaged,
+        PoolError::Busy { .. } | PoolError::Locked { .. } => Code::Busy,
+        PoolError::NotBlank { .. }
+        | PoolError::OtherSerial { .. }
+        | PoolError::Unfit { .. }
+        | PoolError::TooSmall { .. }
+        | PoolError::Area(_)
+        | PoolError::AreaInUse { .. } => Code::Refused,
+        PoolError::Io { source, .. } => of_io(source),
+    }
+}
+
+fn of_lvm(error: &LvmError) -> Code {
+    match error {
+        LvmError::Absent(_) | LvmError::NotHere => Code::Unsupported,
+        LvmError::NoGroup(_) | LvmError::NoVolume { .. } => Code::NotFound,
+        LvmError::NoRoom { .. } | LvmError::NameTaken { .. } => Code::Refused,
+        LvmError::Deadline { .. } => Code::Busy,
+        LvmError::Failed { .. } => Code::Failed,
+        LvmError::Io { source, .. } => of_io(source),
     }
 }
 
