@@ -32,6 +32,22 @@ pub(crate) fn host_over(dir: &Path, dm: Arc<dyn DeviceMapper>, lock_deadline: Du
     Host::new(HostConfig { root, dm, store, nodes, lock_deadline, keeper })
 }
 
+/// A host for the machine's administrator, whose metadata may be in more places.
+pub(crate) fn administrators_host(dir: &Path) -> Host {
+    administrators_host_over(dir, kernel(), Duration::from_secs(30))
+}
+
+/// The same over another device mapper.
+pub(crate) fn administrators_host_over(
+    dir: &Path,
+    dm: Arc<dyn DeviceMapper>,
+    lock_deadline: Duration,
+) -> Host {
+    let store = StoreConfig { per_node_percent: 100, ..StoreConfig::new(dir.join("eratrack")) };
+    let (root, nodes, keeper) = ("/".into(), "/dev".into(), Keeper::Administrator);
+    Host::new(HostConfig { root, dm, store, nodes, lock_deadline, keeper })
+}
+
 fn kernel() -> Arc<Kernel> {
     Arc::new(Kernel::open().expect("device mapper is there"))
 }
