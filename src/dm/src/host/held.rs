@@ -45,6 +45,8 @@ impl Host {
         if self.held_by_hand(record)?.is_some() {
             return Err(HostError::Held { stack: record.stack.clone() });
         }
+        // As before a boundary: a discard that begins after this counts as later.
+        let discards = self.discards_now(record)?;
         self.take(record)?;
         let EraStatus::Working { era, held: Some(block), .. } = self.working(record)? else {
             return Err(HostError::Unexpected {
@@ -53,7 +55,8 @@ impl Host {
             });
         };
         let held = HeldByHand { block, era: era.0 };
-        match self.note(&record.stack, &held) {
+        let noted = self.note(&record.stack, &held);
+        match noted.and_then(|()| self.mark_boundary(&record.stack, era, discards)) {
             Ok(()) => Ok(held),
             Err(error) => {
                 self.drop_held(record)?;
