@@ -32,21 +32,6 @@ impl ByHand {
         create("era-access", "0 256 linear /dev/mapper/era-meta 0");
         Self { metadata, data }
     }
-
-    fn tool(&self, line: &str) -> String {
-        // The tools read through the page cache of the second mapping.
-        run("blockdev --flushbufs /dev/mapper/era-access");
-        run(&format!("{line} /dev/mapper/era-access"))
-    }
-
-    fn message(&self, text: &str) {
-        run(&format!("dmsetup message era 0 {text}"));
-    }
-
-    fn era(&self) -> u64 {
-        let status = run("dmsetup status era");
-        status.split_whitespace().nth(5).expect("the era").parse().expect("a number")
-    }
 }
 
 impl Drop for ByHand {
@@ -55,6 +40,27 @@ impl Drop for ByHand {
             let _ = run_with("dmsetup", ["remove", "--retry", name]);
         }
         let _ = (&self.metadata, &self.data);
+    }
+}
+
+fn tool(line: &str) -> String {
+    // The tools read through the page cache of the second mapping.
+    run("blockdev --flushbufs /dev/mapper/era-access");
+    run(&format!("{line} /dev/mapper/era-access"))
+}
+
+fn message(text: &str) {
+    run(&format!("dmsetup message era 0 {text}"));
+}
+
+fn era_by_hand() -> u64 {
+    let status = run("dmsetup status era");
+    status.split_whitespace().nth(5).expect("the era").parse().expect("a number")
+}
+
+fn on_both(line: impl Fn(&str) -> String) {
+    for device in ["/dev/mapper/era", "/dev/mapper/tracked"] {
+        run(&line(device));
     }
 }
 
@@ -98,22 +104,16 @@ struct Walk {
 }
 
 impl Walk {
-    fn on_both(&self, line: impl Fn(&str) -> String) {
-        for device in ["/dev/mapper/era", "/dev/mapper/tracked"] {
-            run(&line(device));
-        }
-    }
-
     /// `take_metadata_snap`, and what the tools then print, against our own.
     fn snapshot(&self, since: u64) -> String {
-        self.hand.message("take_metadata_snap");
+        message("take_metadata_snap");
         self.ours.eratrack.ok("hold tracked");
-        assert_eq!(self.hand.era(), self.ours.era());
+        assert_eq!(era_by_hand(), self.ours.era());
 
-        let theirs = self.hand.tool(&format!("era_invalidate --written-since {since}"));
+        let theirs = tool(&format!("era_invalidate --written-since {since}"));
         let same = format!("changed tracked --since {since} --output xml");
         assert_eq!(self.ours.eratrack.ok(&same), theirs);
-        let theirs = eras(&self.hand.tool("era_dump"));
+        let theirs = eras(&tool("era_dump"));
         assert_eq!(eras(&self.ours.eratrack.ok("dump tracked --output xml")), theirs);
         // Our stack read by their tools, through the second mapping that is made for them.
         let access = "/dev/mapper/eratrack-tracked-access";
@@ -121,13 +121,13 @@ impl Walk {
         assert_eq!(eras(&run(&format!("era_dump {access}"))), theirs);
         let list = self.ours.eratrack.ok(&format!("changed tracked --since {since}"));
 
-        self.hand.message("drop_metadata_snap");
+        message("drop_metadata_snap");
         self.ours.eratrack.ok("release tracked");
         list
     }
 
     /// Copies what is listed, as the tutorial's loop does.
-    fn copy(&self, from: &str, list: &str, to: &Path) {
+    fn copy(from: &str, list: &str, to: &Path) {
         for block in blocks(list) {
             let at = format!("bs=2M count=1 skip={block} seek={block} conv=notrunc status=none");
             run(&format!("dd if={from} of={} {at} iflag=direct", to.display()));
@@ -140,7 +140,7 @@ impl Walk {
 fn the_tutorial_gives_the_same_by_hand_and_by_us() {
     let (hand, ours) = (ByHand::new(), ByUs::new());
     let walk = Walk { hand, ours };
-    assert_eq!((walk.hand.era(), walk.ours.era()), (1, 1));
+    assert_eq!((era_by_hand(), walk.ours.era()), (1, 1));
 
     // "It has to be the same size as the underlying data block device."
     for device in ["/dev/mapper/era", "/dev/mapper/tracked"] {
@@ -151,7 +151,7 @@ fn the_tutorial_gives_the_same_by_hand_and_by_us() {
         let refused = run_with("mkfs.ext4", ["-q", &disk.display().to_string()]);
         assert!(refused.is_err(), "{} was formatted", disk.display());
     }
-    walk.on_both(|device| format!("mkfs.ext4 -q -E nodiscard {device}"));
+    on_both(|device| format!("mkfs.ext4 -q -E nodiscard {device}"));
     same_content(walk.hand.data.device(), Path::new("/dev/mapper/era"));
     same_content(walk.ours.data.device(), Path::new("/dev/mapper/tracked"));
 
@@ -162,7 +162,7 @@ fn the_tutorial_gives_the_same_by_hand_and_by_us() {
 
     // "This writes exactly 40 MB of random data starting at the 60th 1 MB block."
     let random = "if=/dev/zero bs=1M seek=60 count=40 oflag=direct status=none";
-    walk.on_both(|device| format!("dd of={device} {random}"));
+    on_both(|device| format!("dd of={device} {random}"));
     let since_the_start = blocks(&walk.snapshot(1));
     assert!((30..50).all(|block| since_the_start.contains(&block)), "{since_the_start:?}");
     assert_eq!(walk.snapshot(before), "30-49\n");
@@ -182,15 +182,15 @@ fn the_loop(walk: &Walk) {
     for round in 0..3 {
         let since = walk.ours.era();
         let seek = 10 + 50 * round;
-        walk.on_both(|device| {
+        on_both(|device| {
             format!(
                 "dd if=/dev/urandom of={device} bs=1M seek={seek} count=9 oflag=direct status=none"
             )
         });
         let list = walk.snapshot(since);
         assert_eq!(blocks(&list).len(), 5, "{list}");
-        walk.copy("/dev/mapper/era", &list, &theirs);
-        walk.copy("/dev/mapper/tracked", &list, &ours);
+        Walk::copy("/dev/mapper/era", &list, &theirs);
+        Walk::copy("/dev/mapper/tracked", &list, &ours);
         same_content(&theirs, Path::new("/dev/mapper/era"));
         same_content(&ours, Path::new("/dev/mapper/tracked"));
     }

@@ -4,10 +4,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use eratrack_dm::{AttachRequest, Host, Preview, StageRequest};
+use eratrack_dm::{AttachRequest, Host, HostError, Preview, StageRequest};
 use eratrack_model::discards::DiscardPolicy;
 use eratrack_model::names::{DmName, StackId};
+use eratrack_model::place::MetadataRequest;
 use eratrack_model::record::Stage;
+use eratrack_model::refusal::Refusal;
 use eratrack_model::units::Granularity;
 
 use super::machine::MachineArgs;
@@ -28,6 +30,10 @@ pub(crate) struct AttachArgs {
     /// no device-mapper devices. From then on use /dev/mapper/NAME only: what is written around it is not seen
     #[arg(long, value_name = "NAME")]
     stage: Option<DmName>,
+    /// Where dm-era's metadata goes: `file:PATH`, `lv:VG` (a volume that is made for it) or `pool:DEVICE` (an area of a disk that
+    /// `pool init` prepared); without this, a file in the state directory
+    #[arg(long, value_name = "PLACE")]
+    metadata: Option<MetadataRequest>,
     /// Make /dev/mapper/eratrack-STACK-access, a second way to the metadata for tools that insist on opening it exclusively
     #[arg(long)]
     era_access: bool,
@@ -60,16 +66,26 @@ pub(super) fn run(args: &AttachArgs, out: &mut impl Write) -> Result<(), DeviceE
     let host = args.machine.host()?;
     let request = request(args, &host)?;
     if args.dry_run {
-        let preview = host.preview(&request)?;
+        let preview = host.preview(&request).map_err(|error| refused(args, error))?;
         return show(&preview, out).map_err(DeviceError::Print);
     }
-    let attached = host.attach(&request)?;
+    let attached = host.attach(&request).map_err(|error| refused(args, error))?;
     if !attached.created {
         eprintln!("eratrack: stack {} was in place already; its chain goes on", request.stack);
     }
     let view = StackView::of_record(&host, &attached.record)?;
     let view = view.asking_era(&host, &attached.record)?;
     output::print(out, args.output, &view).map_err(DeviceError::Print)
+}
+
+/// Here there is a remedy that a node's agent has not.
+fn refused(args: &AttachArgs, error: HostError) -> DeviceError {
+    match error {
+        HostError::Refused(Refusal::NotDeviceMapper { .. }) => {
+            DeviceError::NeedsStage { named: args.device.clone() }
+        }
+        error => error.into(),
+    }
 }
 
 fn request(args: &AttachArgs, host: &Host) -> Result<AttachRequest, DeviceError> {
@@ -82,6 +98,7 @@ fn request(args: &AttachArgs, host: &Host) -> Result<AttachRequest, DeviceError>
         Discards::Off => DiscardPolicy::Off,
     });
     request.access = args.era_access;
+    request.metadata = args.metadata.clone().unwrap_or_default();
     if let Some(name) = &args.stage {
         let device = Stage { path: lasting(&args.device)?, identity: host.identity(number)? };
         request.stage = Some(StageRequest { name: name.clone(), device });

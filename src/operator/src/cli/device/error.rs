@@ -28,6 +28,11 @@ pub(crate) enum DeviceError {
     NoBlockDevice { path: PathBuf },
     #[error("{named} is not tracked on this machine; `eratrack device list` shows what is")]
     NotTracked { named: String },
+    #[error(
+        "{named} is no device-mapper device, so that era cannot go under it while it is in use; stop what uses it and give \
+         --stage NAME, which puts /dev/mapper/NAME over it"
+    )]
+    NeedsStage { named: String },
     #[error("no stack can be called after {named}; choose a name with --name")]
     StackName { named: String, source: NameError },
     #[error(
@@ -72,7 +77,10 @@ impl DeviceError {
                 Code::Unsupported
             }
             Self::NoDevice { .. } | Self::NotTracked { .. } => Code::NotFound,
-            Self::NoBlockDevice { .. } | Self::StackName { .. } | Self::Size(_) => Code::Refused,
+            Self::NeedsStage { .. }
+            | Self::NoBlockDevice { .. }
+            | Self::StackName { .. }
+            | Self::Size(_) => Code::Refused,
             Self::TopStays { .. } | Self::Left { .. } => Code::Incomplete,
             Self::Host(error) => of_host(error),
             Self::Open { source, .. } | Self::Write { source, .. } => of_io(source),

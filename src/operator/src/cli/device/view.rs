@@ -51,6 +51,7 @@ pub(super) struct Details {
     pub(super) chain: String,
     pub(super) keeper: Keeper,
     pub(super) discards: eratrack_model::discards::DiscardPolicy,
+    pub(super) metadata: String,
     pub(super) metadata_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) staged_over: Option<String>,
@@ -136,6 +137,7 @@ impl Details {
             chain: record.chain.to_string(),
             keeper: record.keeper,
             discards: record.discards,
+            metadata: record.metadata.to_string(),
             metadata_bytes: record.metadata_size.0,
             staged_over: record.stage.as_ref().map(|stage| stage.path.display().to_string()),
             era_access: record.access,
@@ -218,7 +220,7 @@ impl Show for StackView {
             fact("chain", it.chain.clone());
             fact("keeper", format!("{:?}", it.keeper));
             fact("discards", format!("{:?}", it.discards));
-            fact("metadata", size(it.metadata_bytes));
+            fact("metadata", format!("{}, {}", it.metadata, size(it.metadata_bytes)));
             it.staged_over.iter().for_each(|path| fact("staged over", path.clone()));
             fact("era access", it.era_access.to_string());
             fact("sealed", it.sealed.to_string());
