@@ -24,30 +24,33 @@ pub enum EraStatus {
     Error,
 }
 
+impl EraStatus {
+    /// Reads what the target says; none if it is not understood.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "Error" {
+            return Some(Self::Error);
+        }
+        let mut words = text.split(' ');
+        let _block_size: u64 = words.next()?.parse().ok()?;
+        let (used, total) = words.next()?.split_once('/')?;
+        let (used, total) = (used.parse().ok()?, total.parse().ok()?);
+        let era = Era(words.next()?.parse().ok()?);
+        let held = match words.next()? {
+            "-" => None,
+            root => Some(root.parse().ok()?),
+        };
+        words.next().is_none().then_some(Self::Working { era, used, total, held })
+    }
+}
+
 /// Reads the only line of an era device; what is not understood comes back as it is.
 pub(crate) fn parse(lines: &[StatusLine]) -> Result<EraStatus, String> {
     match lines {
         [only] if only.target == "era" => {
-            parse_text(only.text.trim()).ok_or_else(|| only.text.clone())
+            EraStatus::parse(only.text.trim()).ok_or_else(|| only.text.clone())
         }
         _ => Err(format!("{lines:?}")),
     }
-}
-
-fn parse_text(text: &str) -> Option<EraStatus> {
-    if text == "Error" {
-        return Some(EraStatus::Error);
-    }
-    let mut words = text.split(' ');
-    let _block_size: u64 = words.next()?.parse().ok()?;
-    let (used, total) = words.next()?.split_once('/')?;
-    let (used, total) = (used.parse().ok()?, total.parse().ok()?);
-    let era = Era(words.next()?.parse().ok()?);
-    let held = match words.next()? {
-        "-" => None,
-        root => Some(root.parse().ok()?),
-    };
-    words.next().is_none().then_some(EraStatus::Working { era, used, total, held })
 }
 
 #[cfg(test)]

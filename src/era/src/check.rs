@@ -97,13 +97,11 @@ fn held_of<S: BlockSource>(
 
 fn live<S: BlockSource>(walk: &mut Walk<'_, S>) -> Option<Summary> {
     let superblock = walk.superblock(0, Step::Superblock)?;
-    walk.references.add(0);
     walk.within(Step::Superblock, |walk| {
         let archived = view::check(walk, &superblock);
         let map = walk.within(Step::SpaceMap, |walk| space_map::read(walk, superblock.space_map));
         if let Some(block) = superblock.metadata_snap {
             walk.new_view(0);
-            walk.references.add(block);
             held_beside(walk, block, &superblock);
         }
         let managed_blocks = map.as_ref().map(|map| map.root.nr_blocks);
@@ -117,7 +115,6 @@ fn live<S: BlockSource>(walk: &mut Walk<'_, S>) -> Option<Summary> {
 /// The metadata snapshot on its own.
 fn held<S: BlockSource>(walk: &mut Walk<'_, S>, block: u64) -> Option<Summary> {
     let superblock = walk.superblock(block, Step::Snapshot(block))?;
-    walk.references.add(block);
     let archived = walk.within(Step::Snapshot(block), |walk| view::check_held(walk, &superblock));
     Some(summary(walk, &superblock, archived, None))
 }

@@ -1,14 +1,18 @@
 //! What is wrong with metadata is found, all of it, and nothing is found in metadata that the kernel wrote.
 
-#[allow(dead_code, reason = "each test binary uses its part of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses its part; the fuzz targets use it too"
+)]
 mod forge;
 
 use era_metadata::check::{Report, Severity, check};
-use era_metadata::{Era, ErrorKind, MemorySource, Metadata, View};
-use forge::{BLOCK, Forge};
+use era_metadata::{Era, ErrorKind, Metadata, View};
+use forge::Forge;
 
 fn report(forge: &Forge, view: View) -> Report {
-    check(&MemorySource::new(forge.bytes.clone()), view, 100).unwrap()
+    check(forge, view, 100).unwrap()
 }
 
 /// Offsets of the superblock's fields.
@@ -62,7 +66,7 @@ fn a_metadata_snapshot_is_checked_on_its_own() {
         let summary = report.summary.unwrap();
         assert_eq!((summary.managed_blocks, summary.current_writeset), (None, true));
     }
-    let none = MemorySource::new(Forge::fixture("odd").bytes);
+    let none = Forge::fixture("odd");
     for view in [View::Held, View::HeldAt(0)] {
         let error = check(&none, view, 100).unwrap_err();
         assert!(matches!(error.kind, ErrorKind::NoSnapshot), "{error}");
@@ -92,8 +96,7 @@ fn finds(name: &str, change: impl FnOnce(&mut Forge), expected: &[&str]) {
     assert!(agrees && told.len() == expected.len(), "{told:#?}");
     // What a reader cannot read is never clean.
     if report.is_clean() {
-        let source = MemorySource::new(forge.bytes);
-        let metadata = Metadata::open(&source, View::Live).unwrap();
+        let metadata = Metadata::open(&forge, View::Live).unwrap();
         metadata.changed_since(Era(1)).unwrap();
     }
 }
@@ -185,6 +188,8 @@ fn the_metadata_snapshot_is_checked_too() {
         &["error checksum: block 145: checksum of superblock"],
     );
     finds("held", |f| f.put(clone(f), superblock::CURRENT_ERA, &[5]), &["error snapshotAhead: "]);
+    let nowhere = |f: &mut Forge| f.put(0, superblock::SNAPSHOT, &u64::MAX.to_le_bytes());
+    finds("odd", nowhere, &["error outOfBounds: refers to block 18446744073709551615"]);
     let array = |f: &Forge| f.u64(f.u64(clone(f), superblock::ARRAY), POINTERS);
     finds("held", |f| f.damage(array(f), 100, &[1]), &["error checksum: block "]);
 }
@@ -193,8 +198,8 @@ fn the_metadata_snapshot_is_checked_too() {
 fn the_space_map_against_what_is_in_use() {
     let index = |f: &Forge| f.u64(0, superblock::INDEX);
     let bitmap = |f: &Forge| f.u64(index(f), 16);
-    let bits = |f: &Forge| f.bytes[usize::try_from(bitmap(f)).unwrap() * BLOCK + 16];
-    let cut = |f: &mut Forge| f.bytes.truncate(200 * BLOCK);
+    let bits = |f: &Forge| f.u8(bitmap(f), 16);
+    let cut = |f: &mut Forge| f.total = 200;
     finds(
         "digested",
         cut,
@@ -241,7 +246,7 @@ fn counts_above_two_are_in_the_tree() {
     let bitmap = |f: &Forge| f.u64(f.u64(0, superblock::INDEX), 16);
     let tree = |f: &Forge| f.u64(0, superblock::COUNTS);
     let missing = |f: &mut Forge| {
-        let bits = f.bytes[usize::try_from(bitmap(f)).unwrap() * BLOCK + 16] | 3;
+        let bits = f.u8(bitmap(f), 16) | 3;
         f.put(bitmap(f), 16, &[bits]);
     };
     finds("digested", missing, &["error countMissing: block 0 "]);
@@ -275,14 +280,13 @@ fn all_of_it_is_found_and_no_more_is_kept_than_asked_for() {
     }
     // The whole of the third.
     forge.damage(blocks[2], 100, &[0xff]);
-    let source = MemorySource::new(forge.bytes);
-    let all = check(&source, View::Live, 100).unwrap();
+    let all = check(&forge, View::Live, 100).unwrap();
     // The metadata snapshot shares all of the array but what was digested since.
     assert!(all.errors >= 11 && all.errors == all.findings.len() as u64, "{:#?}", told(&all));
     let first = all.findings[0].to_string();
     let way = "superblock -> era array -> node (block ";
     assert!(first.starts_with(way) && first.contains(" -> array block 0 (block "), "{first}");
 
-    let few = check(&source, View::Live, 3).unwrap();
+    let few = check(&forge, View::Live, 3).unwrap();
     assert_eq!((few.findings.len(), few.errors), (3, all.errors));
 }

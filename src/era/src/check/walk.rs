@@ -91,13 +91,14 @@ impl<'a, S: BlockSource> Walk<'a, S> {
         self.blocks
     }
 
-    /// Reads the superblock or its clone.
+    /// Reads the superblock or its clone, to which one thing refers.
     pub(super) fn superblock(&mut self, number: u64, step: Step) -> Option<Superblock> {
         self.within(step, |walk| {
             if number >= walk.blocks {
                 let last = walk.blocks.saturating_sub(1);
                 return walk.fail(ErrorKind::OutOfBounds { block: number, last });
             }
+            walk.references.add(number);
             walk.met.mark(number);
             let read = walk.read(number).and_then(|block| Superblock::verify(number, &block));
             match read {

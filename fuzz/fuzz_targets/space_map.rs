@@ -1,0 +1,6 @@
+#![no_main]
+
+use eratrack_fuzz::Structure;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| Structure::SpaceMap.try_out(data));
