@@ -100,6 +100,19 @@ impl Host {
         Ok((CopyStore { number, beneath }, size))
     }
 
+    /// Opens X itself for reading around the page cache, through era.
+    pub fn open_tracked(&self, record: &Record) -> Result<File, HostError> {
+        self.require_intact(record)?;
+        let device = record.x;
+        self.nodes.open_direct(device).map_err(|source| HostError::Open { device, source })
+    }
+
+    /// Fails unless X goes through era on this chain, and era works.
+    pub fn check_intact(&self, record: &Record) -> Result<(), HostError> {
+        self.require_intact(record)?;
+        self.working(record).map(drop)
+    }
+
     /// Opens X as it was then, for reading around the page cache.
     pub fn open_point_in_time(&self, point: &PointInTime) -> Result<File, HostError> {
         let device = point.device;

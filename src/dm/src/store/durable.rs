@@ -8,7 +8,7 @@ use super::{StoreError, io_error};
 
 /// Replaces the file's contents at once: a temporary file, its fsync, a rename, and the fsync
 /// of the directory.
-pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
+pub fn replace_durably(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
     let temporary = temporary(path);
     let write = || {
         let mut file = File::create(&temporary)?;

@@ -19,6 +19,7 @@ use eratrack_model::record::Record;
 use eratrack_model::units::Bytes;
 
 use crate::machine::Machine;
+pub use durable::replace_durably;
 pub use room::{Room, StoreConfig};
 
 const METADATA: &str = "era-metadata";
@@ -293,7 +294,7 @@ impl FileStore {
         let path = self.stack_dir(stack).join(name);
         let text = serde_json::to_vec_pretty(value)
             .map_err(|e| io_error("write", &path)(io::Error::other(e)))?;
-        durable::replace(&path, &text)
+        durable::replace_durably(&path, &text)
     }
 }
 
