@@ -47,6 +47,7 @@ impl Target {
         match kind {
             Some(Kind::Device(device)) => check_device(machine, &path, device, source)?,
             Some(Kind::File) => check_file(machine, &path, &path, source)?,
+            None if path.starts_with("/dev") => return Err(TargetError::NoDevice { path }.into()),
             None => check_file(machine, &path, path.parent().unwrap_or(&path), source)?,
         }
         let kind = kind.unwrap_or(Kind::File);
@@ -338,6 +339,8 @@ pub(crate) mod tests {
         let small = open(&machine, &path, 2 << 20).unwrap_err();
         assert!(small.contains("1Mi, less than the 2Mi"), "{small}");
         assert!(open(&machine, &path, 4096).is_ok(), "a larger one will do");
+        let gone = open(&machine, Path::new("/dev/no-such-disk"), 4096).unwrap_err();
+        assert!(gone.contains("there is no device /dev/no-such-disk"), "{gone}");
         let none = open(&machine, dir.path(), 4096).unwrap_err();
         assert!(none.contains("neither a regular file"), "{none}");
     }

@@ -12,6 +12,12 @@ pub enum TargetError {
         /// The target.
         path: PathBuf,
     },
+    /// A file would be made where devices are.
+    #[error("there is no device {}; attach the disk, or name a file elsewhere", path.display())]
+    NoDevice {
+        /// The target.
+        path: PathBuf,
+    },
     /// Somebody mounts or maps it, or another replica is made in it.
     #[error("{} is in use; unmount it, or end what uses it", path.display())]
     InUse {

@@ -47,7 +47,7 @@ use crate::store::FileStore;
 pub use error::HostError;
 pub use held::{HeldByHand, Released};
 pub use place::{AreaState, Finding, FoundPool, PoolArea, PoolState};
-pub use point::PointInTime;
+pub use point::{COPIES_TO_COME, PointInTime};
 pub use preview::{METADATA_TO_COME, Preview, TOP_TO_COME};
 pub use records::Known;
 pub use restore::{RestoreOutcome, Restored, SealOutcome};

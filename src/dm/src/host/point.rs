@@ -8,7 +8,7 @@
 use std::fs::File;
 
 use eratrack_model::names::{Role, StackId};
-use eratrack_model::plan;
+use eratrack_model::plan::{self, Plan};
 use eratrack_model::record::Record;
 use eratrack_model::refusal::Refusal;
 use eratrack_model::stack::{CopyStore, Observed};
@@ -22,6 +22,9 @@ use crate::stack_lock::{self, StackLock};
 
 /// The loop driver's number (`LOOP_MAJOR`).
 const LOOP_MAJOR: u32 = 7;
+
+/// Stands for the device of the copies, which does not exist yet.
+pub const COPIES_TO_COME: DevNo = DevNo { major: 0, minor: 2 };
 
 /// A point in time, to be given back with [`Host::end_point_in_time`]. If it never is, whatever comes
 /// next to the stack ends it.
@@ -64,6 +67,14 @@ impl Host {
         })?;
         let record = record.clone();
         Ok(PointInTime { boundary, device, copies, record, _reader: reader })
+    }
+
+    /// What [`Host::point_in_time`] and [`Host::end_point_in_time`] would do, but for the store.
+    pub fn preview_point_in_time(&self, record: &Record) -> Result<Plan, HostError> {
+        let _lock = self.lock_stack(&record.stack)?;
+        let store = CopyStore { number: COPIES_TO_COME, beneath: Vec::new() };
+        let observed = self.observe(&record.stack, Some(record.x))?;
+        Ok(plan::plan_point_in_time(&observed, &store)?)
     }
 
     fn begin_point(

@@ -61,7 +61,7 @@ fn choose(
     wish: Option<Bytes>,
     length: Sectors,
 ) -> Result<Bytes, StoreError> {
-    let allowed = room.allowed(config).0;
+    let allowed = room.allowed(config).0 / BLOCK * BLOCK;
     let whole = length.to_bytes().map_or(u64::MAX, |bytes| bytes.0);
     let usual = (whole / 10).clamp(USUAL_LEAST, USUAL_MOST).min(allowed);
     // More than X has is never used.
@@ -104,6 +104,10 @@ mod tests {
         // 15 % of 100 GiB must stay free.
         let kept = 15 << 10;
         assert_eq!(chosen(None, 1 << 20, kept + 100), Ok(100));
+        let (total, free, used) = (Bytes(100 << 30), Bytes((kept + 100) * MI + 100), Bytes(0));
+        let room = Room { dir: "/d".into(), total, free, used };
+        let odd = choose(&StoreConfig::new("/d"), &room, None, Sectors(1 << 30));
+        assert_eq!(odd.unwrap(), Bytes(100 * MI), "whole blocks of what is free");
         let error = chosen(Some(200), 1 << 20, kept + 100).unwrap_err();
         assert!(error.contains("200Mi in /d, where 100Mi"), "{error}");
         assert!(chosen(None, 1 << 20, kept).is_err());

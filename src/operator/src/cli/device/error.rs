@@ -10,6 +10,7 @@ use eratrack_dm::{DmError, DmErrorKind, HostError, LvmError, StackLockError, Sta
 use eratrack_model::names::{NameError, StackId};
 use eratrack_model::pool::{AllocateError, ReadError};
 use eratrack_model::refusal::Refusal;
+use eratrack_replica::{ReplicaError, TargetError};
 
 use crate::exit::Code;
 
@@ -46,6 +47,10 @@ pub(crate) enum DeviceError {
     Write { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Host(#[from] HostError),
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    #[error("cannot listen for signals")]
+    Signals(#[source] io::Error),
     #[error("cannot open {path}")]
     Open { path: PathBuf, source: io::Error },
     #[error(
@@ -83,11 +88,12 @@ impl DeviceError {
             | Self::Size(_) => Code::Refused,
             Self::TopStays { .. } | Self::Left { .. } => Code::Incomplete,
             Self::Host(error) => of_host(error),
+            Self::Replica(error) => of_replica(error),
             Self::Open { source, .. } | Self::Write { source, .. } => of_io(source),
             Self::InUse { .. } => Code::Busy,
             Self::Metadata { source, .. } => of_metadata(source),
             Self::Unsound { .. } => Code::Damaged,
-            Self::Print(_) => Code::Failed,
+            Self::Print(_) | Self::Signals(_) => Code::Failed,
         }
     }
 }
@@ -116,6 +122,33 @@ fn of_host(error: &HostError) -> Code {
         | HostError::Machine(_)
         | HostError::PointInTimeLost { .. }
         | HostError::Unexpected { .. } => Code::Failed,
+    }
+}
+
+fn of_replica(error: &ReplicaError) -> Code {
+    match error {
+        ReplicaError::Target(error) => of_target(error),
+        ReplicaError::Host(error) => of_host(error),
+        ReplicaError::Stopped(_) => Code::Incomplete,
+        ReplicaError::Differs { .. } => Code::Damaged,
+        ReplicaError::Machine(_)
+        | ReplicaError::Checkpoint(_)
+        | ReplicaError::Read { .. }
+        | ReplicaError::Write { .. } => Code::Failed,
+    }
+}
+
+fn of_target(error: &TargetError) -> Code {
+    match error {
+        TargetError::InUse { .. } => Code::Busy,
+        TargetError::NoDevice { .. } => Code::NotFound,
+        TargetError::Io { source, .. } => of_io(source),
+        TargetError::Kind { .. }
+        | TargetError::IsSource { .. }
+        | TargetError::OnSource { .. }
+        | TargetError::PartOfStack { .. }
+        | TargetError::TooSmall { .. }
+        | TargetError::NotEmpty { .. } => Code::Refused,
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use eratrack_dm::linux::Kernel;
+use eratrack_dm::machine::Machine;
 use eratrack_dm::store::StoreConfig;
 use eratrack_dm::{DeviceMapper as _, Host, HostConfig};
 use eratrack_model::record::Keeper;
@@ -43,6 +44,12 @@ impl MachineArgs {
             lock_deadline: self.wait,
             keeper: Keeper::Administrator,
         }))
+    }
+
+    /// Where this machine's files are seen.
+    #[allow(clippy::unused_self)] // as `host`: one day it may be told where
+    pub(super) fn machine(&self) -> Machine {
+        Machine::new("/")
     }
 
     /// An administrator sees what is used; only a little must stay free, so that the machine does

@@ -14,6 +14,8 @@ mod look;
 mod machine;
 mod offline;
 mod output;
+mod progress;
+mod replicate;
 mod restore;
 mod size;
 mod snapshot;
@@ -59,6 +61,13 @@ pub(crate) enum DeviceCommand {
     Hold(snapshot::OfStackArgs),
     /// Give back the metadata snapshot that is held
     Release(snapshot::OfStackArgs),
+    /// Keep a copy of a device that follows it: first all of it, then only what changed
+    ///
+    /// Example: eratrack device replicate /dev/vg0/data /backup/data.img --every 30s
+    ///
+    /// Each round ends with a target that equals the device at one moment, while the device goes on being written: what is
+    /// overwritten meanwhile is kept aside (--copies). A call that is ended or killed anywhere is made up for by the next one.
+    Replicate(replicate::ReplicateArgs),
     /// After a boot: put every stack back, before its device is used
     ///
     /// Says for each whether its chain goes on or has ended, and why. It goes on where `seal` ran at shutdown and nothing was
@@ -117,6 +126,7 @@ pub(crate) fn run(command: DeviceCommand) -> Result<(), DeviceError> {
         DeviceCommand::Boundary(args) => snapshot::boundary(&args, &mut out),
         DeviceCommand::Hold(args) => snapshot::hold(&args, &mut out),
         DeviceCommand::Release(args) => snapshot::release(&args, &mut out),
+        DeviceCommand::Replicate(args) => replicate::run(&args, &mut out),
         DeviceCommand::Restore(args) => restore::restore(&args, &mut out),
         DeviceCommand::Seal(args) => restore::seal(&args, &mut out),
         DeviceCommand::InstallUnit(args) => unit::run(&args, &mut out),
