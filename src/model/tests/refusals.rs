@@ -237,6 +237,12 @@ fn a_store_of_a_point_in_time_on_what_is_tracked() {
         assert_eq!(refusal.reason(), "MetadataOnTrackedVolume");
         assert!(refusal.to_string().contains(&format!("lies on 253:{minor}")), "{refusal}");
     }
+    let odd = Machine::new(volume("0 131073 linear 8:0 2048", true));
+    let mut odd_tracked = odd.clone();
+    let insertion = plan(&odd.observe(), &desired()).unwrap();
+    assert!(odd_tracked.run(&insertion, None));
+    let refusal = plan_point_in_time(&odd_tracked.observe(), &store()).unwrap_err();
+    assert!(matches!(refusal, Refusal::OddLength { block: 4096, .. }), "{refusal}");
     let bare = Machine::new(volume(THICK, true)).observe();
     let refusal = plan_point_in_time(&bare, &store()).unwrap_err();
     assert!(matches!(refusal, Refusal::NotTracked { .. }), "{refusal}");

@@ -9,11 +9,14 @@ use super::{Goal, Plan, PlannedTable, Refusal, Skipped, Step, eligible, shape};
 use crate::names::Role;
 use crate::stack::{CopyStore, Device, Observed, Subject, Volume};
 use crate::table::Table;
-use crate::units::Sectors;
+use crate::units::{SECTOR_BYTES, Sectors};
 
 /// How much is copied to the store at the first write to it, 16 KiB: a write waits for that, and the
 /// kernel keeps some 40 bytes in memory for each.
 pub const CHUNK: Sectors = Sectors(32);
+
+/// What a loop device over a file of ours is addressed in.
+const STORE_BLOCK: Sectors = Sectors(8);
 
 pub(super) fn begin(observed: &Observed, store: &CopyStore) -> Result<Plan, Refusal> {
     let volume = situation::volume(observed)?;
@@ -28,12 +31,17 @@ pub(super) fn begin(observed: &Observed, store: &CopyStore) -> Result<Plan, Refu
     eligible::store_apart(&observed.stack, volume, store)?;
     situation::can_be_drained(observed, device)?;
     let live = device.live.as_ref().ok_or_else(not_tracked)?;
+    let length = live.length();
+    // The device of the copies has blocks of 4 KiB, and with it X-snap.
+    if !length.0.is_multiple_of(STORE_BLOCK.0) {
+        let block = STORE_BLOCK.0 * SECTOR_BYTES;
+        return Err(Refusal::OddLength { name: device.name.clone(), length, block });
+    }
     let through = shape::rerouted(live, era.number, Role::Origin);
     let mut plan =
         Plan { goal: Goal::PointInTime(store.clone()), steps: Vec::new(), skipped: Vec::new() };
     // The snapshot first: when X-origin goes live, the kernel looks how large its chunks are, and cuts
     // writes accordingly (`origin_resume`, drivers/md/dm-snap.c).
-    let length = live.length();
     make(&mut plan, observed, Role::Snapshot, shape::planned_snapshot(length, store.number, CHUNK));
     make(&mut plan, observed, Role::Origin, shape::planned_origin(length));
     let before = [Step::Checkpoint, Step::ReadEra];
