@@ -10,27 +10,20 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
+use common::mortal::mortal_host;
 use common::{assert_none_suspended, assert_nothing_of_ours, number, request};
 use eratrack_dm::linux::Kernel;
-use eratrack_dm::{
-    Access, Attached, Detached, DeviceMapper, DmError, Host, Info, Listed, Liveness, Lookup,
-    Recovery, Slot, StatusLine,
-};
+use eratrack_dm::{Attached, Detached, DeviceMapper, Host, Liveness, Recovery, Slot};
 use eratrack_model::Era;
-use eratrack_model::names::{DmName, DmUuid};
 use eratrack_model::record::Record;
 use eratrack_model::table::Table;
 use eratrack_model::units::DevNo;
 use kit::{Disk, Mount, Volume, VolumeGroup, Writer};
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::Signal;
 
 const STACK: &str = "kill";
 const GRANULARITY: &str = "64Ki";
-const LOCK: Duration = Duration::from_secs(10);
 /// What X's owner has set: a swap resets it.
 const READ_AHEAD: &str = "384";
 /// No operation makes more changes than this.
@@ -46,90 +39,13 @@ enum Operation {
     Detach,
 }
 
-/// Ends the process at one of its changes.
-struct Fuse {
-    at: usize,
-    count: AtomicUsize,
-}
-
-impl Fuse {
-    fn burn(&self) {
-        if self.count.fetch_add(1, Ordering::Relaxed) == self.at {
-            kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
-        }
-    }
-}
-
-/// The kernel's device mapper, where every verb that changes something burns the fuse. A step of
-/// a plan may have several: the load and the swap of X above all.
-struct Mortal {
-    kernel: Kernel,
-    fuse: Arc<Fuse>,
-}
-
-impl Mortal {
-    fn change(&self) -> &Kernel {
-        self.fuse.burn();
-        &self.kernel
-    }
-}
-
-impl DeviceMapper for Mortal {
-    fn create(&self, name: &DmName, uuid: &DmUuid) -> Result<DevNo, DmError> {
-        self.change().create(name, uuid)
-    }
-
-    fn load(&self, dev: DevNo, table: &Table, access: Access) -> Result<(), DmError> {
-        self.change().load(dev, table, access)
-    }
-
-    fn swap(&self, dev: DevNo) -> Result<(), DmError> {
-        self.change().swap(dev)
-    }
-
-    fn clear(&self, dev: DevNo) -> Result<(), DmError> {
-        self.change().clear(dev)
-    }
-
-    fn remove(&self, dev: DevNo) -> Result<(), DmError> {
-        self.change().remove(dev)
-    }
-
-    fn message(&self, dev: DevNo, text: &str) -> Result<(), DmError> {
-        self.change().message(dev, text)
-    }
-
-    fn info(&self, of: &Lookup) -> Result<Info, DmError> {
-        self.kernel.info(of)
-    }
-
-    fn table(&self, dev: DevNo, slot: Slot) -> Result<Option<Table>, DmError> {
-        self.kernel.table(dev, slot)
-    }
-
-    fn status(&self, dev: DevNo) -> Result<Vec<StatusLine>, DmError> {
-        self.kernel.status(dev)
-    }
-
-    fn has_target(&self, name: &str) -> Result<bool, DmError> {
-        self.kernel.has_target(name)
-    }
-
-    fn list(&self) -> Result<Vec<Listed>, DmError> {
-        self.kernel.list()
-    }
-}
-
 /// Runs in the child: the operation, with an end at its n-th change.
 fn be_the_child_if_told(operation: Operation) {
     let Ok(at) = env::var("KILL_AT") else { return };
     let at: usize = at.parse().expect("a number");
     let dir = PathBuf::from(env::var("KILL_DIR").expect("the store's directory"));
     let x: DevNo = env::var("KILL_X").expect("a device").parse().expect("a device number");
-    let fuse = Arc::new(Fuse { at, count: AtomicUsize::new(0) });
-    let kernel = Kernel::open().expect("device mapper is there");
-    let dm = Arc::new(Mortal { kernel, fuse: Arc::clone(&fuse) });
-    let host = common::host_over(&dir, dm, LOCK).observed_by(Arc::new(move |_| fuse.burn()));
+    let host = mortal_host(&dir, at);
     perform(&host, operation, x);
     // Not the tests of this binary: the operation came to its end.
     std::process::exit(0);

@@ -16,7 +16,9 @@ impl Host {
     /// of it. X's filesystem is not frozen, so this works also when X-era has failed. Where X went
     /// on without us or is gone, the remains go and nothing is written.
     pub fn detach(&self, stack: &StackId) -> Result<Detached, HostError> {
-        self.take_down(&self.lock_stack(stack)?, stack)
+        let done = self.take_down(&self.lock_stack(stack)?, stack)?;
+        self.store.remove_returning(stack)?;
+        Ok(done)
     }
 
     pub(super) fn take_down(

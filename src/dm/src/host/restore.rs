@@ -84,14 +84,24 @@ impl Host {
     pub fn restore(&self, trust: Trust) -> Result<Vec<Restored>, HostError> {
         let mut restored = Vec::new();
         for Known { stack, record } in self.stacks()? {
-            if let Ok(Some(record)) = record
-                && record.keeper == self.keeper
-            {
-                let outcome = self.restore_one(record, trust);
-                restored.push(Restored { stack, outcome });
-            }
+            let cut_short = self.store.read_returning(&stack).ok().flatten();
+            let record = record.ok().flatten();
+            let ours = |record: &Record| record.keeper == self.keeper;
+            let outcome = match (cut_short.filter(ours), record.filter(ours)) {
+                (Some(record), _) => self.restore_again(&record),
+                (None, Some(record)) => self.restore_one(record, trust),
+                (None, None) => continue,
+            };
+            restored.push(Restored { stack, outcome });
         }
         Ok(restored)
+    }
+
+    /// Nobody can tell how far an earlier return came, and what was written since.
+    fn restore_again(&self, record: &Record) -> Result<RestoreOutcome, HostError> {
+        let lock = self.lock_stack(&record.stack)?;
+        self.wake(&lock, &record.stack)?;
+        self.begin_anew(&lock, record, "an earlier restore was cut short".to_owned())
     }
 
     fn restore_one(&self, record: Record, trust: Trust) -> Result<RestoreOutcome, HostError> {
@@ -175,10 +185,13 @@ impl Host {
         proof: &Proof,
     ) -> Result<RestoreOutcome, HostError> {
         let boot = self.machine.boot_id()?;
-        // From here on a kill ends the chain: nobody could tell how far this came.
+        self.about_to("write down that it returns");
+        self.store.write_returning(record)?;
         let attaching = Record { boot, x, seal: None, phase: Phase::Attaching, ..record.clone() };
         self.about_to("write the record: attaching");
         self.store.write_record(&attaching)?;
+        // X-era's count of discards begins again: the marks of before say nothing any more.
+        self.store.write_boundaries(&record.stack, &[(); 0])?;
         let back = self.put_back(lock, &attaching, proof);
         let wrote = match back {
             Ok(()) => self.writes(record, x)?,
@@ -197,6 +210,8 @@ impl Host {
         let attached = Record { phase: Phase::Attached, ..attaching };
         self.about_to("write the record: attached");
         self.store.write_record(&attached)?;
+        self.about_to("write down that it is back");
+        self.store.remove_returning(&record.stack)?;
         Ok(RestoreOutcome::Intact(attached))
     }
 
@@ -236,12 +251,16 @@ impl Host {
             Some(_) => self.beneath_stage(record)?,
             None => self.x_after_reboot(record)?,
         };
+        self.about_to("write down that it returns");
+        self.store.write_returning(record)?;
         self.take_down(lock, &record.stack)?;
         let mut request = AttachRequest::new(record.stack.clone(), x, record.granularity);
         (request.stage, request.access) = (stage, record.access);
         request.metadata = self.request_of(record);
         request.discards = Some(record.discards);
         let record = self.attach_locked(lock, &request)?.record;
+        self.about_to("write down that it is back");
+        self.store.remove_returning(&record.stack)?;
         Ok(RestoreOutcome::Broken { record, why })
     }
 

@@ -25,6 +25,7 @@ pub use room::{Room, StoreConfig};
 const METADATA: &str = "era-metadata";
 const RECORD: &str = "record.json";
 const BOUNDARIES: &str = "boundaries.json";
+const RETURNING: &str = "returning.json";
 /// dm-era's superblock.
 const SUPERBLOCK: usize = 4096;
 
@@ -201,7 +202,11 @@ impl FileStore {
 
     /// The stack's record; none if there is none.
     pub fn read_record(&self, stack: &StackId) -> Result<Option<Record>, StoreError> {
-        let path = self.stack_dir(stack).join(RECORD);
+        self.read_record_from(stack, RECORD)
+    }
+
+    fn read_record_from(&self, stack: &StackId, name: &str) -> Result<Option<Record>, StoreError> {
+        let path = self.stack_dir(stack).join(name);
         let Some(text) = read_if_there(&path)? else { return Ok(None) };
         let wrong = |what: String| StoreError::Record { path: path.clone(), what };
         let record: Record = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
@@ -209,6 +214,27 @@ impl FileStore {
             return Err(wrong(format!("it is of the stack {}", record.stack)));
         }
         Ok(Some(record))
+    }
+
+    /// The record of a stack that is on its way back after a reboot: it outlives all of the
+    /// stack's other files until it is back, or taken out.
+    pub(crate) fn read_returning(&self, stack: &StackId) -> Result<Option<Record>, StoreError> {
+        self.read_record_from(stack, RETURNING)
+    }
+
+    pub(crate) fn write_returning(&self, record: &Record) -> Result<(), StoreError> {
+        self.write_json(&record.stack, RETURNING, record)
+    }
+
+    /// Removes it, and the stack's directory if nothing else is in it.
+    pub(crate) fn remove_returning(&self, stack: &StackId) -> Result<(), StoreError> {
+        let dir = self.stack_dir(stack);
+        let file = dir.join(RETURNING);
+        remove_file(&durable::temporary(&file))?;
+        remove_file(&file)?;
+        // It stays while the stack has files.
+        let _ = fs::remove_dir(&dir);
+        Ok(())
     }
 
     /// The marks of the stack's boundaries, which [`crate::host`] keeps.
@@ -249,7 +275,9 @@ impl FileStore {
 
     fn has_files(&self, stack: &StackId) -> bool {
         let dir = self.stack_dir(stack);
-        dir.join(METADATA).is_file() || names_stack(&dir.join(RECORD), stack)
+        let records = [RECORD, RETURNING];
+        dir.join(METADATA).is_file()
+            || records.iter().any(|record| names_stack(&dir.join(record), stack))
     }
 
     /// Removes all of a stack's files, the record last: while anything is left, so is the
@@ -263,6 +291,9 @@ impl FileStore {
         }
         match fs::remove_dir(&dir) {
             Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                if dir.join(RETURNING).is_file() {
+                    return Ok(());
+                }
                 tracing::warn!(dir = %dir.display(), "left: files in it are not eratrack's");
                 Ok(())
             }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod load;
+pub(crate) mod mortal;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
