@@ -144,6 +144,11 @@ impl Lvm<'_> {
         }
     }
 
+    /// Fails if there is no such group.
+    pub(crate) fn look_for_group(&self) -> Result<(), LvmError> {
+        self.find().map(|_| ())
+    }
+
     /// Makes the volume, thick and linear, its start zeroed.
     pub(crate) fn create(&self, size: Bytes) -> Result<DevNo, LvmError> {
         let (name, size) = (lv_name(self.stack), format!("{}b", size.0));

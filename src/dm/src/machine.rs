@@ -186,6 +186,13 @@ impl Machine {
         is_block.then(|| number(found.st_rdev))
     }
 
+    /// The kernel's own name for it, below `/dev`.
+    pub fn node(&self, dev: DevNo) -> PathBuf {
+        let facts = fs::read_to_string(self.block(dev).join("uevent")).unwrap_or_default();
+        let name = facts.lines().find_map(|line| line.strip_prefix("DEVNAME="));
+        Path::new("/dev").join(name.map_or_else(|| format!("block/{dev}"), str::to_owned))
+    }
+
     /// How many partitions it has.
     pub fn partitions(&self, dev: DevNo) -> Result<usize, MachineError> {
         let dir = self.block(dev);

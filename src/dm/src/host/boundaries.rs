@@ -74,6 +74,11 @@ impl Host {
         })
     }
 
+    /// The era of the last boundary; none if there was none, or nobody knows of it.
+    pub(super) fn last_boundary(&self, stack: &StackId) -> Result<Option<Era>, HostError> {
+        Ok(self.marks(stack)?.last().map(|mark| Era(mark.era)))
+    }
+
     /// Marks that cannot be read count as none: then discards are assumed.
     fn marks(&self, stack: &StackId) -> Result<Vec<Mark>, HostError> {
         let text = self.store.read_boundaries(stack)?.unwrap_or_default();

@@ -118,6 +118,7 @@ impl Host {
                 return Ok(RestoreOutcome::Removed);
             }
         }
+        self.metadata_is_reachable(&lock, &record)?;
         let x = self.x_after_reboot(&record)?;
         match self.evidence(&record, x).map(|found| judge(&record, &found, trust))? {
             Ok(proof) => self.go_on(&lock, &record, x, &proof),
@@ -236,7 +237,18 @@ impl Host {
             record,
             metadata.granularity_sectors(),
             metadata.nr_blocks(),
-        )
+        )?;
+        // A copy of it from earlier lacks what was written since.
+        let (found, last) = (metadata.current_era(), self.last_boundary(stack)?);
+        match last.filter(|last| found < *last) {
+            None => Ok(()),
+            Some(last) => {
+                let what = format!(
+                    "its metadata is of era {found}, older than the last boundary, of era {last}"
+                );
+                Err(HostError::Unexpected { stack: stack.clone(), what })
+            }
+        }
     }
 
     fn begin_anew(

@@ -27,6 +27,12 @@ pub(crate) fn check(path: &Path, needed: Bytes) -> Result<(), StoreError> {
     if needed > free { Err(StoreError::NoSpace { needed, free, keep, dir }) } else { Ok(()) }
 }
 
+/// Fails if the file's directory is not there.
+pub(crate) fn look_for_dir(path: &Path) -> Result<(), StoreError> {
+    let dir = dir_of(path);
+    fs::metadata(dir).map(|_| ()).map_err(io_error("look at", dir))
+}
+
 /// Makes the file, allocated to its last byte, its superblock zero. Fails if there is something
 /// at the path.
 pub(crate) fn create(stack: &StackId, path: &Path, size: Bytes) -> Result<(), StoreError> {

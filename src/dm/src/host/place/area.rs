@@ -5,7 +5,7 @@
 //! is there, or gone.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use eratrack_model::names::{Mapping, Part, StackId};
 use eratrack_model::place::PoolPlace;
@@ -166,7 +166,15 @@ impl Host {
         if *pool.copies.table.pool() == place.pool { Ok(pool) } else { Err(missing(place).into()) }
     }
 
-    fn find_pool(&self, place: &PoolPlace) -> Result<DevNo, HostError> {
+    /// Where the pool is now; where it was, if it is nowhere.
+    pub(super) fn pool_path(&self, place: &PoolPlace) -> PathBuf {
+        match self.find_pool(place) {
+            Ok(dev) if self.machine.device_at(&place.device) != Some(dev) => self.machine.node(dev),
+            _ => place.device.clone(),
+        }
+    }
+
+    pub(super) fn find_pool(&self, place: &PoolPlace) -> Result<DevNo, HostError> {
         let is_it = |dev: &DevNo| self.pool_on(*dev).is_ok_and(|pool| pool == place.pool);
         if let Some(dev) = self.machine.device_at(&place.device).filter(is_it) {
             return Ok(dev);

@@ -54,7 +54,7 @@ impl Host {
             MetadataPlace::File(_) if self.is_in_store(record) => MetadataRequest::Store,
             MetadataPlace::File(path) => MetadataRequest::File(path.clone()),
             MetadataPlace::LogicalVolume(vg) => MetadataRequest::LogicalVolume(vg.clone()),
-            MetadataPlace::Pool(place) => MetadataRequest::Pool(place.device.clone()),
+            MetadataPlace::Pool(place) => MetadataRequest::Pool(self.pool_path(place)),
         }
     }
 
@@ -105,6 +105,23 @@ impl Host {
             }
             MetadataPlace::Pool(place) => self.make_area(stack, place, size),
         }
+    }
+
+    /// Fails if the disk, group or directory that the metadata is on is not there (yet): the record
+    /// then stays for another attempt.
+    pub(super) fn metadata_is_reachable(
+        &self,
+        lock: &StackLock,
+        record: &Record,
+    ) -> Result<(), HostError> {
+        match &record.metadata {
+            MetadataPlace::File(path) => elsewhere::look_for_dir(&self.machine.path(path))?,
+            MetadataPlace::LogicalVolume(_) => self.lvm(lock, record)?.look_for_group()?,
+            MetadataPlace::Pool(place) => {
+                self.find_pool(place)?;
+            }
+        }
+        Ok(())
     }
 
     /// Finds the metadata that the record says again, after a reboot, say; the device for era.

@@ -1,6 +1,6 @@
 //! Pools as a person handles them: made, looked at, mended, freed of what nobody needs, grown.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use eratrack_model::names::{Part, StackId};
 use eratrack_model::pool::{Area, Copy, LEAST_DISK, PoolId, Table, TableError};
@@ -20,6 +20,8 @@ const NOT_ASKED: [u32; 2] = [2, 11];
 pub struct PoolState {
     /// Its disk.
     pub device: DevNo,
+    /// The kernel's own name for the disk.
+    pub path: PathBuf,
     /// What the disk says of itself.
     pub identity: Option<String>,
     /// How long the disk is.
@@ -37,6 +39,8 @@ pub struct PoolState {
 pub struct FoundPool {
     /// The disk.
     pub device: DevNo,
+    /// The kernel's own name for it.
+    pub path: PathBuf,
     /// The pool, or why it cannot be used.
     pub state: Result<PoolState, HostError>,
 }
@@ -181,10 +185,11 @@ impl Host {
             match self.pool_on(dev) {
                 Ok(_) => {
                     let state = self.open_pool(dev).and_then(|pool| self.state_of(pool));
-                    pools.push(FoundPool { device: dev, state });
+                    pools.push(FoundPool { device: dev, path: self.machine.node(dev), state });
                 }
                 Err(HostError::Pool(error)) if error.is_damage() => {
-                    pools.push(FoundPool { device: dev, state: Err(error.into()) });
+                    let (path, state) = (self.machine.node(dev), Err(error.into()));
+                    pools.push(FoundPool { device: dev, path, state });
                 }
                 // Nothing of ours, or nothing that can be read.
                 Err(error) => tracing::debug!(%dev, %error, "no pool"),
@@ -256,7 +261,15 @@ impl Host {
             findings.push(Finding::Grown { more: Bytes(length.0 - copies.table.disk().0) });
         }
         let identity = self.machine.identity(dev)?;
-        Ok(PoolState { device: dev, identity, disk: length, table: copies.table, areas, findings })
+        Ok(PoolState {
+            device: dev,
+            path: self.machine.node(dev),
+            identity,
+            disk: length,
+            table: copies.table,
+            areas,
+            findings,
+        })
     }
 }
 

@@ -68,6 +68,10 @@ pub(crate) enum DeviceError {
         "the metadata in {path} is damaged ({errors} errors): copy the whole device once, and track it with new metadata"
     )]
     Unsound { path: PathBuf, errors: u64 },
+    #[error("the pool on {path} is damaged in {count} places; the list says what to do")]
+    DamagedPool { path: PathBuf, count: usize },
+    #[error("{left} of {of} pools cannot be used; the list says why")]
+    UnusablePools { left: usize, of: usize },
     #[error("no metadata fits")]
     Size(#[source] SizingError),
     #[error("cannot print the answer")]
@@ -92,7 +96,9 @@ impl DeviceError {
             Self::Open { source, .. } | Self::Write { source, .. } => of_io(source),
             Self::InUse { .. } => Code::Busy,
             Self::Metadata { source, .. } => of_metadata(source),
-            Self::Unsound { .. } => Code::Damaged,
+            Self::Unsound { .. } | Self::DamagedPool { .. } | Self::UnusablePools { .. } => {
+                Code::Damaged
+            }
             Self::Print(_) | Self::Signals(_) => Code::Failed,
         }
     }

@@ -14,6 +14,7 @@ mod look;
 mod machine;
 mod offline;
 mod output;
+mod pool;
 mod progress;
 mod replicate;
 mod restore;
@@ -103,6 +104,9 @@ pub(crate) enum DeviceCommand {
     ///
     /// Example: eratrack device check --image era-metadata.img
     Check(check::CheckArgs),
+    /// Pools: disks that many stacks keep their metadata on
+    #[command(subcommand)]
+    Pool(pool::PoolCommand),
     /// Tell how much room dm-era's metadata needs at worst, and how that comes about
     ///
     /// For the granularity asked for in full, for all others in short, so that one can be chosen: a finer one makes shorter
@@ -133,6 +137,7 @@ pub(crate) fn run(command: DeviceCommand) -> Result<(), DeviceError> {
         DeviceCommand::Changed(args) => changed::run(&args, &mut out),
         DeviceCommand::Check(args) => check::run(&args, &mut out),
         DeviceCommand::Dump(args) => dump::run(&args, &mut out),
+        DeviceCommand::Pool(command) => pool::run(&command, &mut out),
         DeviceCommand::Size(args) => size::run(&args, &mut out),
     };
     // Also what was printed before an error: the findings of a check.
