@@ -35,46 +35,54 @@ impl Block {
 
     /// The little-endian number at a constant offset within the block.
     pub(crate) fn u32_at(&self, offset: usize) -> u32 {
-        let mut bytes = [0; 4];
-        bytes.copy_from_slice(&self.0[offset..offset + 4]);
-        u32::from_le_bytes(bytes)
+        u32_at(&self.0, offset)
     }
 
     /// The little-endian number at an offset that the caller keeps within the block.
     pub(crate) fn u64_at(&self, offset: usize) -> u64 {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&self.0[offset..offset + 8]);
-        u64::from_le_bytes(bytes)
+        u64_at(&self.0, offset)
     }
 
     /// Checks what every kind of block has: its checksum and its own number.
     pub(crate) fn verify(&self, number: u64, what: BlockKind) -> Result<(), ErrorKind> {
-        let (expected, found) = (self.checksum(what), self.stored_checksum());
-        if expected != found {
-            return Err(ErrorKind::Checksum { block: number, what, expected, found });
-        }
-        let found = self.stored_blocknr(what);
-        if found != number {
-            return Err(ErrorKind::Misplaced { block: number, what, found });
-        }
-        Ok(())
+        verify(&self.0, number, what)
     }
+}
 
-    /// What the checksum field at offset 0 must hold: CRC32C without the final
-    /// inversion (`dm_bm_checksum`), mixed with the salt of the block's kind.
-    pub(crate) fn checksum(&self, kind: BlockKind) -> u32 {
-        !crc32c::crc32c(&self.0[4..]) ^ kind.salt()
-    }
+/// The little-endian number at a constant offset within a block.
+pub(crate) fn u32_at(block: &[u8; BLOCK_SIZE], offset: usize) -> u32 {
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(&block[offset..offset + 4]);
+    u32::from_le_bytes(bytes)
+}
 
-    /// The checksum the block carries.
-    pub(crate) fn stored_checksum(&self) -> u32 {
-        self.u32_at(0)
-    }
+fn u64_at(block: &[u8; BLOCK_SIZE], offset: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&block[offset..offset + 8]);
+    u64::from_le_bytes(bytes)
+}
 
-    /// The block number the block carries.
-    pub(crate) fn stored_blocknr(&self, kind: BlockKind) -> u64 {
-        self.u64_at(kind.blocknr_offset())
+/// Checks what every kind of block has: its checksum and its own number.
+pub(crate) fn verify(
+    block: &[u8; BLOCK_SIZE],
+    number: u64,
+    what: BlockKind,
+) -> Result<(), ErrorKind> {
+    let (expected, found) = (checksum(block, what), u32_at(block, 0));
+    if expected != found {
+        return Err(ErrorKind::Checksum { block: number, what, expected, found });
     }
+    let found = u64_at(block, what.blocknr_offset());
+    if found != number {
+        return Err(ErrorKind::Misplaced { block: number, what, found });
+    }
+    Ok(())
+}
+
+/// What the checksum field at offset 0 must hold: CRC32C without the final inversion
+/// (`dm_bm_checksum`), mixed with the salt of the block's kind.
+fn checksum(block: &[u8; BLOCK_SIZE], kind: BlockKind) -> u32 {
+    !crc32c::crc32c(&block[4..]) ^ kind.salt()
 }
 
 impl fmt::Debug for Block {

@@ -1,4 +1,4 @@
-//! Btrees: nodes, and the walk over all entries.
+//! Btrees: nodes, and the walk over all leaves.
 
 mod node;
 
@@ -13,24 +13,23 @@ pub(crate) use node::{Node, Range};
 /// block that metadata can have is far lower than this.
 pub(crate) const MAX_DEPTH: usize = 16;
 
-/// What is done with an entry: its key and its value.
-pub(crate) type OnEntry<'f, S> =
-    dyn FnMut(&mut Reader<'_, S>, u64, &[u8]) -> Result<(), Error> + 'f;
+/// What is done with a leaf, in which the entries are.
+pub(crate) type OnLeaf<'f, S> = dyn FnMut(&mut Reader<'_, S>, &Node<'_>) -> Result<(), Error> + 'f;
 
-/// Visits all entries in the order of their keys.
-pub(crate) fn walk<S: BlockSource>(
+/// Visits all leaves in the order of their keys.
+pub(crate) fn walk_leaves<S: BlockSource>(
     reader: &mut Reader<'_, S>,
     root: u64,
     value_size: usize,
-    on_entry: &mut OnEntry<'_, S>,
+    on_leaf: &mut OnLeaf<'_, S>,
 ) -> Result<(), Error> {
-    let mut walk = Walk { value_size, on_entry };
+    let mut walk = Walk { value_size, on_leaf };
     walk.node(reader, root, Range::ALL, 0)
 }
 
 struct Walk<'f, 'g, S> {
     value_size: usize,
-    on_entry: &'g mut OnEntry<'f, S>,
+    on_leaf: &'g mut OnLeaf<'f, S>,
 }
 
 impl<S: BlockSource> Walk<'_, '_, S> {
@@ -52,7 +51,7 @@ impl<S: BlockSource> Walk<'_, '_, S> {
             if node.internal {
                 self.children(reader, &node, range, depth)
             } else {
-                self.entries(reader, &node)
+                (self.on_leaf)(reader, &node)
             }
         })
     }
@@ -67,13 +66,6 @@ impl<S: BlockSource> Walk<'_, '_, S> {
         for index in 0..node.nr_entries {
             let (child, range) = node.child(index, range);
             self.node(reader, child, range, depth + 1)?;
-        }
-        Ok(())
-    }
-
-    fn entries(&mut self, reader: &mut Reader<'_, S>, node: &Node<'_>) -> Result<(), Error> {
-        for index in 0..node.nr_entries {
-            (self.on_entry)(reader, node.key(index), node.value(index))?;
         }
         Ok(())
     }

@@ -3,10 +3,11 @@
 use std::ops::ControlFlow;
 
 use crate::Era;
-use crate::array;
+use crate::array::{self, Batch, Here, Take};
 use crate::block::MAX_BLOCKS;
 use crate::block_set::BlockSet;
 use crate::btree;
+use crate::changes::{Changes, check_era};
 use crate::error::{Error, ErrorKind, Step};
 use crate::reader::Reader;
 use crate::source::BlockSource;
@@ -14,6 +15,9 @@ use crate::superblock::{Superblock, Writeset};
 
 /// Where the superblock is.
 const SUPERBLOCK: u64 = 0;
+/// Of a device of so many blocks the array is 1 MiB; verifying less takes no longer than
+/// having a thread do it.
+const WORTH_A_THREAD: u64 = 256 * 1018;
 /// Blocks of era 0 were never written: the first resume begins era 1.
 const FIRST_ERA: Era = Era(1);
 
@@ -130,27 +134,34 @@ impl<S: BlockSource> Metadata<S> {
     /// era zero or one: every block ever written.
     pub fn changed_since(&self, since: Era) -> Result<BlockSet, Error> {
         let since = self.check_since(since)?;
-        let mut changed = BlockSet::default();
+        let mut changes = Changes::new(since, self.current_era());
+        let mut read = |take: &mut dyn Take| self.read_changes(since, take);
+        if u64::from(self.nr_blocks()) < WORTH_A_THREAD {
+            read(&mut Here::new(|batch: &Batch| changes.add(batch)))?;
+        } else {
+            array::beside(|batch| changes.add(batch), &mut read)?;
+        }
+        Ok(changes.into_blocks())
+    }
+
+    /// Reads what tells of writes in `since` or later.
+    fn read_changes(&self, since: Era, take: &mut dyn Take) -> Result<(), Error> {
         let mut reader = self.reader();
         let mut oldest = None;
         self.each_archived(&mut reader, |reader, era, writeset| {
             oldest.get_or_insert(era);
-            if era < since {
-                return Ok(());
-            }
-            add_bits(reader, writeset, &mut changed)
+            if era < since { Ok(()) } else { array::read_bits(reader, writeset, take) }
         })?;
         self.with_current(&mut reader, |reader, writeset| {
-            add_bits(reader, writeset, &mut changed)
+            array::read_bits(reader, writeset, take)
         })?;
-        if !array_is_older(oldest, since) {
-            self.each_eras(&mut reader, |_, first, eras| {
-                let written = eras.iter().map(|era| Era(u32::from_le_bytes(*era)) >= since);
-                changed.add_chosen(first, written);
-                Ok(())
-            })?;
+        if array_is_older(oldest, since) {
+            return Ok(());
         }
-        Ok(changed)
+        let Superblock { era_array_root, nr_blocks, .. } = self.superblock;
+        reader.within(Step::EraArray, |reader| {
+            array::read_eras(reader, era_array_root, nr_blocks, take)
+        })
     }
 
     /// What an era to list from comes to: at least one, and refused where it has not begun.
@@ -183,7 +194,7 @@ impl<S: BlockSource> Metadata<S> {
     /// Visits the array: each block of the device in order, and the last digested era in
     /// which it was written; zero is never.
     pub fn visit_array(&self, mut visit: impl FnMut(u64, Era)) -> Result<(), Error> {
-        self.each_eras(&mut self.reader(), |_, first, eras| {
+        self.each_eras(&mut self.reader(), |first, eras| {
             for (block, era) in (first..).zip(eras) {
                 visit(block, Era(u32::from_le_bytes(*era)));
             }
@@ -203,9 +214,7 @@ impl<S: BlockSource> Metadata<S> {
         self.with_current(&mut reader, |reader, writeset| {
             pieces(reader, (current, WritesetState::Current), writeset, &mut visit)
         })?;
-        self.each_eras(&mut reader, |reader, first, eras| {
-            go_on(reader, visit(Part::Eras { first, eras }))
-        })
+        self.each_eras(&mut reader, |first, eras| go_on(visit(Part::Eras { first, eras })))
     }
 
     fn reader(&self) -> Reader<'_, S> {
@@ -219,12 +228,16 @@ impl<S: BlockSource> Metadata<S> {
     ) -> Result<(), Error> {
         let root = self.superblock.writeset_tree_root;
         reader.within(Step::WritesetTree, |reader| {
-            btree::walk(reader, root, Writeset::SIZE, &mut |reader, key, value| {
-                reader.within(Step::Writeset(key), |reader| {
-                    let era = self.check_era(reader, key)?;
-                    let writeset = self.check_writeset(reader, Writeset::parse(value))?;
-                    work(reader, era, writeset)
-                })
+            btree::walk_leaves(reader, root, Writeset::SIZE, &mut |reader, node| {
+                for index in 0..node.nr_entries {
+                    let (key, value) = (node.key(index), node.value(index));
+                    reader.within(Step::Writeset(key), |reader| {
+                        let era = self.check_era(key).map_err(|kind| reader.error(kind))?;
+                        let writeset = self.check_writeset(reader, Writeset::parse(value))?;
+                        work(reader, era, writeset)
+                    })?;
+                }
+                Ok(())
             })
         })
     }
@@ -244,26 +257,23 @@ impl<S: BlockSource> Metadata<S> {
     fn each_eras(
         &self,
         reader: &mut Reader<'_, S>,
-        mut work: impl FnMut(&Reader<'_, S>, u64, &[[u8; 4]]) -> Result<(), Error>,
+        mut work: impl FnMut(u64, &[[u8; 4]]) -> Result<(), ErrorKind>,
     ) -> Result<(), Error> {
         let Superblock { era_array_root, nr_blocks, .. } = self.superblock;
         reader.within(Step::EraArray, |reader| {
-            array::walk_eras(reader, era_array_root, nr_blocks, |reader, first, eras| {
+            array::walk_eras(reader, era_array_root, nr_blocks, |first, eras| {
                 for era in eras {
-                    self.check_era(reader, u32::from_le_bytes(*era).into())?;
+                    check_era(u32::from_le_bytes(*era).into(), self.current_era())?;
                 }
-                work(reader, first, eras)
+                work(first, eras)
             })
         })
     }
 
-    /// No block can have been written in an era that has not begun.
-    fn check_era(&self, reader: &Reader<'_, S>, found: u64) -> Result<Era, Error> {
-        let current = self.current_era();
-        match u32::try_from(found) {
-            Ok(era) if Era(era) <= current => Ok(Era(era)),
-            _ => Err(reader.error(ErrorKind::EraBeyond { found, current })),
-        }
+    fn check_era(&self, key: u64) -> Result<Era, ErrorKind> {
+        check_era(key, self.current_era())?;
+        // Not above a current era.
+        Ok(Era(u32::try_from(key).unwrap_or(u32::MAX)))
     }
 
     /// A writeset of before the device grew is shorter than the device; none is longer.
@@ -310,17 +320,17 @@ fn pieces<S: BlockSource>(
     visit: &mut impl FnMut(Part<'_>) -> ControlFlow<()>,
 ) -> Result<(), Error> {
     let begin = Part::Writeset { era, state, nr_bits: writeset.nr_bits };
-    go_on(reader, visit(begin))?;
-    array::walk_bits(reader, writeset, |reader, first, words| {
-        go_on(reader, visit(Part::Bits { first: first * 64, words }))
+    go_on(visit(begin)).map_err(|kind| reader.error(kind))?;
+    array::walk_bits(reader, writeset, |first, words| {
+        go_on(visit(Part::Bits { first: first * 64, words }))
     })?;
-    go_on(reader, visit(Part::WritesetEnd))
+    go_on(visit(Part::WritesetEnd)).map_err(|kind| reader.error(kind))
 }
 
-fn go_on<S: BlockSource>(reader: &Reader<'_, S>, flow: ControlFlow<()>) -> Result<(), Error> {
+fn go_on(flow: ControlFlow<()>) -> Result<(), ErrorKind> {
     match flow {
         ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(reader.error(ErrorKind::Stopped)),
+        ControlFlow::Break(()) => Err(ErrorKind::Stopped),
     }
 }
 
@@ -329,7 +339,7 @@ fn add_bits<S: BlockSource>(
     writeset: Writeset,
     to: &mut BlockSet,
 ) -> Result<(), Error> {
-    array::walk_bits(reader, writeset, |_, first, words| {
+    array::walk_bits(reader, writeset, |first, words| {
         to.add_words(first, words);
         Ok(())
     })

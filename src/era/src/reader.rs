@@ -1,8 +1,14 @@
 //! Reads blocks, each at most once, and verifies what every kind of block has.
 
-use crate::block::{Block, BlockKind, MAX_BLOCKS};
+use crate::array::Reference;
+use crate::block::{BLOCK_SIZE, Block, BlockKind, MAX_BLOCKS};
 use crate::error::{Error, ErrorKind, Step};
-use crate::source::BlockSource;
+use crate::source::{BlockSource, Unread};
+
+/// So many blocks are read together at most: 1 MiB.
+const MOST_AT_ONCE: usize = 256;
+/// So many are, before anything was read that they could be in proportion to.
+const FIRST_AT_ONCE: usize = 8;
 
 /// One walk over metadata. No block is read twice, so that a walk ends, in time linear in
 /// the metadata's length, whatever the blocks refer to. The kernel never shares a block
@@ -12,12 +18,22 @@ pub(crate) struct Reader<'a, S> {
     blocks: u64,
     visited: Vec<u64>,
     path: Vec<Step>,
+    /// How many blocks were read.
+    read: usize,
+}
+
+/// Some blocks of several could not be read.
+pub(crate) struct Stopped {
+    /// How many could.
+    pub(crate) before: usize,
+    /// What is wrong with the next one.
+    pub(crate) error: Error,
 }
 
 impl<'a, S: BlockSource> Reader<'a, S> {
     pub(crate) fn new(source: &'a S) -> Self {
         let blocks = source.blocks().min(MAX_BLOCKS);
-        Self { source, blocks, visited: Vec::new(), path: Vec::new() }
+        Self { source, blocks, visited: Vec::new(), path: Vec::new(), read: 0 }
     }
 
     /// A reader for the walk from a superblock that has been read already.
@@ -44,8 +60,22 @@ impl<'a, S: BlockSource> Reader<'a, S> {
         Error { kind, path: self.path.clone() }
     }
 
+    /// The way to where the walk is.
+    pub(crate) fn path(&self) -> &[Step] {
+        &self.path
+    }
+
     /// Reads a block that another refers to.
     pub(crate) fn read(&mut self, number: u64, kind: BlockKind) -> Result<Box<Block>, Error> {
+        self.claim(number)?;
+        let block = self.read_unverified(number)?;
+        self.read += 1;
+        self.verify(number, &block, kind)?;
+        Ok(block)
+    }
+
+    /// Notes a reference to a block, which must be the only one to it.
+    pub(crate) fn claim(&mut self, number: u64) -> Result<(), Error> {
         if number == 0 || number >= self.blocks {
             let last = self.blocks.saturating_sub(1);
             return Err(self.error(ErrorKind::OutOfBounds { block: number, last }));
@@ -53,9 +83,35 @@ impl<'a, S: BlockSource> Reader<'a, S> {
         if self.visit(number) {
             return Err(self.error(ErrorKind::Visited { block: number }));
         }
-        let block = self.read_unverified(number)?;
-        self.verify(number, &block, kind)?;
-        Ok(block)
+        Ok(())
+    }
+
+    /// How many blocks may be read together: not many more than were read before, so that
+    /// little memory is taken on the word of little metadata.
+    pub(crate) fn at_once(&self) -> usize {
+        self.read.clamp(FIRST_AT_ONCE, MOST_AT_ONCE)
+    }
+
+    /// Reads the blocks of an array that were claimed, those that lie side by side together.
+    /// They are not verified.
+    pub(crate) fn read_together(
+        &mut self,
+        references: &[Reference],
+        into: &mut [[u8; BLOCK_SIZE]],
+    ) -> Result<(), Stopped> {
+        self.read += references.len();
+        let mut start = 0;
+        for run in references.chunk_by(|one, next| one.number + 1 == next.number) {
+            let end = start + run.len();
+            self.source.read_run(run[0].number, &mut into[start..end]).map_err(|unread| {
+                let Unread { before, source } = unread;
+                let failed = run[before.min(run.len() - 1)];
+                let kind = ErrorKind::Read { block: failed.number, source };
+                Stopped { before: start + before, error: failed.error(&self.path, kind) }
+            })?;
+            start = end;
+        }
+        Ok(())
     }
 
     /// Reads a block without any check of what is in it.

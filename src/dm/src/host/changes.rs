@@ -169,7 +169,7 @@ impl Host {
     pub(super) fn open_metadata(&self, record: &Record) -> Result<FileSource, HostError> {
         let device = self.metadata_device(&record.stack)?;
         let opened =
-            self.nodes.open_direct(device).and_then(|file: File| FileSource::from_file(file));
+            self.nodes.open_direct(device).and_then(|file: File| FileSource::from_direct(file));
         opened.map_err(|e| HostError::Unexpected {
             stack: record.stack.clone(),
             what: format!("its metadata device {device} cannot be opened: {e}"),

@@ -204,7 +204,7 @@ impl<'a, S: BlockSource> Walk<'a, S> {
             let number = pointer(value);
             walk.within(Step::ArrayBlock { index: key, block: number }, |walk| {
                 let Met { block, new: _ } = walk.follow(number, BlockKind::Array, new)?;
-                match leaf::values::<N>(number, &block, key, length) {
+                match leaf::values::<N>(number, block.bytes(), key, length) {
                     Ok(values) => {
                         on_values(walk, number, key.saturating_mul(leaf::capacity::<N>()), values);
                     }

@@ -55,7 +55,7 @@ fn open_alone(path: &Path) -> Result<FileSource, DeviceError> {
     let failed = |source: io::Error| DeviceError::Open { path: path.to_owned(), source };
     let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::EXCL | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(file) => FileSource::from_file(File::from(file)).map_err(failed),
+        Ok(file) => FileSource::from_direct(File::from(file)).map_err(failed),
         Err(Errno::BUSY) => Err(DeviceError::InUse { path: path.to_owned() }),
         Err(error) => Err(failed(error.into())),
     }
