@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::{Eratrack, blocks};
 use kit::{Disk, run, run_with};
@@ -125,14 +125,6 @@ impl Walk {
         self.ours.eratrack.ok("release tracked");
         list
     }
-
-    /// Copies what is listed, as the tutorial's loop does.
-    fn copy(from: &str, list: &str, to: &Path) {
-        for block in blocks(list) {
-            let at = format!("bs=2M count=1 skip={block} seek={block} conv=notrunc status=none");
-            run(&format!("dd if={from} of={} {at} iflag=direct", to.display()));
-        }
-    }
 }
 
 #[test]
@@ -170,29 +162,65 @@ fn the_tutorial_gives_the_same_by_hand_and_by_us() {
     the_loop(&walk);
 }
 
-/// A full copy, then only what changed, again and again.
+/// A full copy, then only what changed, again and again: the tutorial's loop, and our one command.
 fn the_loop(walk: &Walk) {
     let dir = kit::metadata_dir(600);
     let (theirs, ours) = (dir.path().join("by-hand"), dir.path().join("by-us"));
-    let copied = |from: &str, to: &PathBuf| {
-        run(&format!("dd if={from} of={} bs=1M iflag=direct conv=sparse status=none", to.display()))
-    };
-    copied("/dev/mapper/era", &theirs);
-    copied("/dev/mapper/tracked", &ours);
+    let eratrack = &walk.ours.eratrack;
+    let replicate = || eratrack.json(&format!("replicate tracked {}", ours.display()));
+    let mut since = boundary_by_hand();
+    run(&format!(
+        "dd if=/dev/mapper/era of={} bs=1M iflag=direct conv=sparse status=none",
+        theirs.display()
+    ));
+    assert_eq!(replicate()["state"], "Consistent");
     for round in 0..3 {
-        let since = walk.ours.era();
         let seek = 10 + 50 * round;
         on_both(|device| {
             format!(
                 "dd if=/dev/urandom of={device} bs=1M seek={seek} count=9 oflag=direct status=none"
             )
         });
-        let list = walk.snapshot(since);
-        assert_eq!(blocks(&list).len(), 5, "{list}");
-        Walk::copy("/dev/mapper/era", &list, &theirs);
-        Walk::copy("/dev/mapper/tracked", &list, &ours);
+        let next = boundary_by_hand();
+        message("take_metadata_snap");
+        let listed = invalid_blocks(&tool(&format!("era_invalidate --written-since {since}")));
+        message("drop_metadata_snap");
+        since = next;
+        copy_by_hand(&listed, &theirs);
+        let copied = replicate();
+        assert_eq!(
+            (copied["kind"].as_str(), copied["blocks"].as_u64()),
+            (Some("Changed"), Some(5))
+        );
+        assert_eq!(listed.len(), 5, "{listed:?}");
         same_content(&theirs, Path::new("/dev/mapper/era"));
         same_content(&ours, Path::new("/dev/mapper/tracked"));
+    }
+}
+
+/// The era that later writes have.
+fn boundary_by_hand() -> u64 {
+    message("checkpoint");
+    era_by_hand()
+}
+
+/// The blocks in a document of `era_invalidate`.
+fn invalid_blocks(xml: &str) -> Vec<u64> {
+    let values = |line: &str| -> Vec<u64> {
+        line.split('"').skip(1).step_by(2).map(|value| value.parse().expect("a number")).collect()
+    };
+    let blocks = xml.lines().flat_map(|line| match values(line)[..] {
+        [block] => block..block + 1,
+        [begin, end] => begin..end,
+        _ => 0..0,
+    });
+    blocks.collect()
+}
+
+fn copy_by_hand(blocks: &[u64], to: &Path) {
+    for block in blocks {
+        let at = format!("bs=2M count=1 skip={block} seek={block} conv=notrunc status=none");
+        run(&format!("dd if=/dev/mapper/era of={} {at} iflag=direct", to.display()));
     }
 }
 
