@@ -86,6 +86,17 @@ impl Forge {
         self
     }
 
+    /// The image itself.
+    pub fn image(&self) -> Vec<u8> {
+        let length = usize::try_from(self.total).unwrap() * BLOCK;
+        let mut bytes = vec![0; length];
+        for (number, block) in self.blocks.range(..self.total) {
+            let at = usize::try_from(*number).unwrap() * BLOCK;
+            bytes[at..at + BLOCK].copy_from_slice(block);
+        }
+        bytes
+    }
+
     /// As bytes, for a fuzzer's corpus.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = u32::try_from(self.total).unwrap_or(u32::MAX).to_le_bytes().to_vec();

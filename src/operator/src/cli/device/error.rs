@@ -62,6 +62,10 @@ pub(crate) enum DeviceError {
         "cannot tell whether {path} is in use: give --metadata-snapshot=BLOCK, run as root, or read a copy of another name"
     )]
     Unknown { path: PathBuf, source: LoopError },
+    #[error(
+        "{path} is neither a file nor a block device; give an image of metadata, or the device that it is on"
+    )]
+    NoImage { path: PathBuf },
     #[error("cannot read the metadata in {path}")]
     Metadata { path: PathBuf, source: era_metadata::Error },
     #[error(
@@ -89,6 +93,7 @@ impl DeviceError {
             Self::NeedsStage { .. }
             | Self::NoBlockDevice { .. }
             | Self::StackName { .. }
+            | Self::NoImage { .. }
             | Self::Size(_) => Code::Refused,
             Self::TopStays { .. } | Self::Left { .. } => Code::Incomplete,
             Self::Host(error) => of_host(error),

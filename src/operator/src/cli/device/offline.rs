@@ -38,8 +38,12 @@ impl SnapshotArgs {
 /// What something holds open may change under a reader of its live view.
 pub(super) fn open(path: &Path, view: View) -> Result<FileSource, DeviceError> {
     let failed = |source: io::Error| DeviceError::Open { path: path.to_owned(), source };
-    let is_device = std::fs::metadata(path).map_err(failed)?.file_type().is_block_device();
-    match (view, is_device) {
+    let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+    // Opening a pipe would wait for somebody to write.
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(DeviceError::NoImage { path: path.to_owned() });
+    }
+    match (view, kind.is_block_device()) {
         (View::Held | View::HeldAt(_), _) => FileSource::open(path).map_err(failed),
         (View::Live, true) => open_alone(path),
         (View::Live, false) => {
