@@ -2,6 +2,7 @@
 
 mod footprint;
 mod io;
+mod replicate;
 mod stall;
 
 use std::time::Duration;
@@ -20,9 +21,10 @@ struct Bench {
     measure: fn() -> Outcome<String>,
 }
 
-const BENCHES: [Bench; 3] = [
+const BENCHES: [Bench; 4] = [
     Bench { name: "io", measure: io::measure },
     Bench { name: "stall", measure: stall::measure },
+    Bench { name: "replicate", measure: replicate::measure },
     Bench { name: "footprint", measure: footprint::measure },
 ];
 

@@ -38,7 +38,7 @@ pub(crate) use self::{
     images::hex_digest,
     kubectl::Kubectl,
     node::{LVM_DISK, Node},
-    product::{NAMESPACE, Product, install_arguments},
+    product::{NAMESPACE, Product, install_arguments, static_program},
     replica::{Blocks, Range, Replica},
     shell::serve as serve_node_shell,
     storage::{Volume, create_group, ensure_group, left_on_node},

@@ -62,6 +62,13 @@ pub(crate) fn install_arguments() -> Vec<String> {
     arguments
 }
 
+/// eratrack as the image has it: one static program.
+pub(crate) fn static_program() -> Outcome<PathBuf> {
+    progress::step("building eratrack: one static binary", || {
+        Ok(build_static(&["eratrack", "recorder"])?.join("eratrack"))
+    })
+}
+
 fn eratrack(binary: &Path) -> Outcome<Image> {
     Ok(Image {
         name: format!("{REPOSITORY}:{TAG}"),

@@ -265,6 +265,9 @@ fn what_cannot_be_a_target_is_refused_and_nothing_is_written() {
     refused(&scene.device(), 5, "is the source itself");
     let disk = scene.group.disks().next().unwrap().display().to_string();
     refused(&disk, 5, "is the source itself, or what it lies on");
+    let greedy = format!("{} --copies 60Mi", dir.join("new").display());
+    refused(&greedy, 5, "a point in time would need 60Mi");
+    assert!(!dir.join("new").exists(), "it was made");
     let behind = run(&format!("losetup --noheadings -O BACK-FILE {disk}"));
     refused(behind.trim(), 5, "is the source itself, or what it lies on");
     let minor = run("dmsetup info -c --noheadings -o minor eratrack-data-era");

@@ -118,6 +118,7 @@ impl<'a> Replica<'a> {
         options: Options,
         stop: &'a AtomicBool,
     ) -> Result<Self, ReplicaError> {
+        host.could_have_point_in_time(&record, options.copies)?;
         let target = Target::open(machine, path, (record.x, size_of(&record)))?;
         let file = CheckpointFile::of(state_dir, target.path());
         let read = file.read();

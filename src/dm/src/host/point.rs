@@ -54,11 +54,7 @@ impl Host {
         let held = || Refusal::PointInTimeHeld { name: record.name.clone() };
         let reader = stack_lock::take_point(&self.machine, &record.stack)?.ok_or_else(held)?;
         self.end_point_locked(&lock, record)?;
-        for target in ["snapshot", "snapshot-origin"] {
-            if !self.dm.has_target(target)? {
-                return Err(Refusal::TargetMissing { target: "snapshot" }.into());
-            }
-        }
+        self.has_snapshots()?;
         let begun = self.begin_point(&lock, record, copies);
         let (boundary, copies, device) = begun.inspect_err(|_| {
             if let Err(undo) = self.end_point_locked(&lock, record) {
@@ -67,6 +63,30 @@ impl Host {
         })?;
         let record = record.clone();
         Ok(PointInTime { boundary, device, copies, record, _reader: reader })
+    }
+
+    fn has_snapshots(&self) -> Result<(), HostError> {
+        for target in ["snapshot", "snapshot-origin"] {
+            if !self.dm.has_target(target)? {
+                return Err(Refusal::TargetMissing { target: "snapshot" }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails if there could be no point in time however long one waited: before anybody copies for
+    /// hours, to learn it then. Changes nothing.
+    pub fn could_have_point_in_time(
+        &self,
+        record: &Record,
+        copies: Option<Bytes>,
+    ) -> Result<(), HostError> {
+        self.has_snapshots()?;
+        self.store.look_for_copies(&record.stack, copies, record.sectors)?;
+        match self.preview_point_in_time(record) {
+            Err(HostError::Refused(Refusal::PointInTimeHeld { .. })) => Ok(()),
+            planned => planned.map(drop),
+        }
     }
 
     /// What [`Host::point_in_time`] and [`Host::end_point_in_time`] would do, but for the store.

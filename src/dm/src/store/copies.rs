@@ -50,6 +50,20 @@ impl FileStore {
         Ok((path, size))
     }
 
+    /// Fails if the file would have no room. The stack's directory is there.
+    pub(crate) fn look_for_copies(
+        &self,
+        stack: &StackId,
+        size: Option<Bytes>,
+        length: Sectors,
+    ) -> Result<(), StoreError> {
+        let Room { dir, total, free, used } = Room::look(&self.stack_dir(stack), self.used()?)?;
+        // One that is there, of a process that was killed, would make room.
+        let left = fs::metadata(self.copies(stack)).map_or(0, |found| found.len());
+        let (free, used) = (Bytes(free.0 + left), Bytes(used.0.saturating_sub(left)));
+        choose(&self.config, &Room { dir, total, free, used }, size, length).map(drop)
+    }
+
     pub(crate) fn remove_copies(&self, stack: &StackId) -> Result<(), StoreError> {
         remove_file(&self.copies(stack))
     }
