@@ -83,9 +83,10 @@ pub(crate) fn read_ahead(
         let _ = free.send(Buffer::zeroed(usize::try_from(MOST).unwrap_or(1 << 20)));
     }
     let (full, reads) = mpsc::sync_channel(BUFFERS);
-    thread::scope(|scope| {
+    thread::scope(move |scope| {
         scope.spawn(move || read_all(source, pieces, &empty, &full));
-        // Whichever way this ends, the channels end with it, and so does the reader.
+        // Whichever way this ends, both channels end with it, and so does the reader.
+        let (free, reads) = (free, reads);
         for (piece, read) in reads {
             let buffer = read.map_err(|source| ReplicaError::Read {
                 offset: piece.offset,
@@ -229,6 +230,23 @@ mod tests {
         assert!(read("source") == read("target"));
         let allocated = fs::metadata(scene.target.path()).unwrap().blocks() * 512;
         assert!(allocated < 17 << 20, "{allocated}");
+    }
+
+    /// The reader waits for a buffer that never comes.
+    #[test]
+    fn a_reader_that_waits_for_a_buffer_ends_too() {
+        let scene = scene();
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let pieces = pieces::of_range(0, SIZE).inspect(|_| {
+            asked.fetch_add(1, Ordering::Relaxed);
+        });
+        let failed = read_ahead(&scene.source, pieces, |_, _| {
+            while asked.load(Ordering::Relaxed) <= BUFFERS {
+                thread::yield_now();
+            }
+            Err(ReplicaError::Stopped(State::Copying))
+        });
+        assert!(matches!(failed, Err(ReplicaError::Stopped(_))), "{failed:?}");
     }
 
     #[test]
