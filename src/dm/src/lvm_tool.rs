@@ -3,6 +3,9 @@
 //! A command's standard input is the stack's lock: while it runs, whether or not the process that
 //! began it still does, nobody else is at work on the stack.
 
+mod error;
+mod report;
+
 use std::io;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -13,99 +16,16 @@ use eratrack_model::place::lv_name;
 use eratrack_model::record::ChainId;
 use eratrack_model::units::{Bytes, DevNo};
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Deserialize;
 
 use crate::stack_lock::StackLock;
+pub use error::LvmError;
+use report::Found;
 
 /// Marks volumes of ours, for people; for [`Lvm::remove`] there is one with the chain besides.
 const TAG: &str = "eratrack";
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long a command that was asked to stop may take to.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// What LVM did not do. Nothing of ours is left half done by it.
-#[derive(Debug, thiserror::Error)]
-pub enum LvmError {
-    /// There is no such command.
-    #[error("this machine has no {0}; install LVM (lvm2), or keep the metadata elsewhere")]
-    Absent(&'static str),
-    /// The commands would work on another machine's files than the ones that are meant.
-    #[error("volumes are made by `eratrack device` on the machine itself, not from a container")]
-    NotHere,
-    /// No such group.
-    #[error("there is no volume group {0}; `vgs` shows those there are")]
-    NoGroup(VgName),
-    /// The group is full.
-    #[error(
-        "volume group {vg} has {free} free, and the metadata needs {needed}; make room, or choose a coarser granularity"
-    )]
-    NoRoom {
-        /// The group.
-        vg: VgName,
-        /// What is free.
-        free: Bytes,
-        /// What is needed.
-        needed: Bytes,
-    },
-    /// A volume of that name is somebody else's.
-    #[error("there is a volume {lv} in group {vg} that eratrack did not make; rename it")]
-    NameTaken {
-        /// The group.
-        vg: VgName,
-        /// The volume.
-        lv: String,
-    },
-    /// The volume that the metadata is in is not there.
-    #[error("there is no volume {lv} in group {vg}: the metadata is lost")]
-    NoVolume {
-        /// The group.
-        vg: VgName,
-        /// The volume.
-        lv: String,
-    },
-    /// It was not done in time.
-    #[error("{command} was not done after {} s; let LVM finish what it is at", waited.as_secs())]
-    Deadline {
-        /// The command.
-        command: &'static str,
-        /// How long it was waited for.
-        waited: Duration,
-    },
-    /// The command says why.
-    #[error("{command} failed: {said}")]
-    Failed {
-        /// The command.
-        command: &'static str,
-        /// Its standard error.
-        said: String,
-    },
-    /// The command could not be run, or what it printed is not understood.
-    #[error("cannot run {command}")]
-    Io {
-        /// The command.
-        command: &'static str,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl LvmError {
-    /// The reason for a condition, from the documented list of the API.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::NoRoom { .. } => "MetadataNoSpace",
-            Self::NoVolume { .. } => "MetadataLost",
-            Self::Deadline { .. } => "DeviceBusy",
-            Self::Absent(_)
-            | Self::NotHere
-            | Self::NoGroup(_)
-            | Self::NameTaken { .. }
-            | Self::Failed { .. }
-            | Self::Io { .. } => "OperationFailed",
-        }
-    }
-}
 
 /// LVM of this machine, for one stack.
 pub(crate) struct Lvm<'a> {
@@ -116,25 +36,11 @@ pub(crate) struct Lvm<'a> {
     pub(crate) deadline: Duration,
 }
 
-/// The stack's volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Found {
-    /// Its number; none while it is not active.
-    number: Option<DevNo>,
-    tags: String,
-}
-
-impl Found {
-    fn has(&self, tag: &str) -> bool {
-        self.tags.split(',').any(|found| found == tag)
-    }
-}
-
 impl Lvm<'_> {
     /// Fails unless the group has so much free, and no volume of the name that ours will have.
     pub(crate) fn check_room(&self, needed: Bytes) -> Result<(), LvmError> {
         let text = self.run("vgs", &["-o", "vg_free,vg_extent_size", "--", self.vg.as_str()])?;
-        let free = vg_free(&text, needed).map_err(|source| unreadable("vgs", source))?;
+        let free = report::vg_free(&text, needed).map_err(|source| unreadable("vgs", source))?;
         if let Some((free, needed)) = free {
             return Err(LvmError::NoRoom { vg: self.vg.clone(), free, needed });
         }
@@ -202,7 +108,7 @@ impl Lvm<'_> {
         let fields = "lv_tags,lv_kernel_major,lv_kernel_minor";
         let args = ["-S", &select, "-o", fields, "--", self.vg.as_str()];
         let text = self.run("lvs", &args)?;
-        volume(&text).map_err(|source| unreadable("lvs", source))
+        report::volume(&text).map_err(|source| unreadable("lvs", source))
     }
 
     fn no_volume(&self) -> LvmError {
@@ -267,57 +173,6 @@ impl Lvm<'_> {
     }
 }
 
-#[derive(Deserialize)]
-struct Reports<T> {
-    report: Vec<T>,
-}
-
-#[derive(Deserialize)]
-struct Volumes {
-    lv: Vec<VolumeRow>,
-}
-
-#[derive(Deserialize)]
-struct VolumeRow {
-    #[serde(rename = "lv_tags")]
-    tags: String,
-    #[serde(rename = "lv_kernel_major")]
-    major: String,
-    #[serde(rename = "lv_kernel_minor")]
-    minor: String,
-}
-
-#[derive(Deserialize)]
-struct Groups {
-    vg: Vec<GroupRow>,
-}
-
-#[derive(Deserialize)]
-struct GroupRow {
-    vg_free: String,
-    vg_extent_size: String,
-}
-
-fn volume(text: &str) -> io::Result<Option<Found>> {
-    let found: Reports<Volumes> = serde_json::from_str(text).map_err(io::Error::other)?;
-    let Some(row) = found.report.into_iter().flat_map(|report| report.lv).next() else {
-        return Ok(None);
-    };
-    let number = format!("{}:{}", row.major, row.minor).parse().ok();
-    Ok(Some(Found { number, tags: row.tags }))
-}
-
-/// What is free and what is needed in whole extents, where it is too little.
-fn vg_free(text: &str, needed: Bytes) -> io::Result<Option<(Bytes, Bytes)>> {
-    let found: Reports<Groups> = serde_json::from_str(text).map_err(io::Error::other)?;
-    let row = found.report.into_iter().flat_map(|report| report.vg).next();
-    let row = row.ok_or_else(|| io::Error::other("no group in it"))?;
-    let figure = |text: &str| text.parse::<u64>().map_err(io::Error::other);
-    let (free, extent) = (figure(&row.vg_free)?, figure(&row.vg_extent_size)?.max(1));
-    let needed = needed.0.div_ceil(extent).saturating_mul(extent);
-    Ok((free < needed).then_some((Bytes(free), Bytes(needed))))
-}
-
 fn unreadable(command: &'static str, source: io::Error) -> LvmError {
     LvmError::Io { command, source }
 }
@@ -326,36 +181,6 @@ fn unreadable(command: &'static str, source: io::Error) -> LvmError {
 mod tests {
     use super::*;
     use crate::machine::Machine;
-
-    fn report(tags: &str, major: &str) -> String {
-        format!(
-            r#"{{"report":[{{"lv":[{{"lv_tags":"{tags}","lv_kernel_major":"{major}","lv_kernel_minor":"7"}}]}}],"log":[]}}"#
-        )
-    }
-
-    #[test]
-    fn a_volume_is_understood_as_lvm_reports_it() {
-        let number = Some(DevNo { major: 253, minor: 7 });
-        let found = |tags, major| volume(&report(tags, major)).unwrap();
-        let ours = found("a,eratrack-1", "253").unwrap();
-        assert_eq!(
-            (ours.number, ours.has("eratrack-1"), ours.has("eratrack")),
-            (number, true, false)
-        );
-        assert_eq!(found("", "-1").unwrap().number, None);
-        assert_eq!(volume(r#"{"report":[{"lv":[]}]}"#).unwrap(), None);
-        assert!(volume("").is_err());
-    }
-
-    #[test]
-    fn room_is_counted_in_whole_extents() {
-        let group = |free: u64| {
-            format!(r#"{{"report":[{{"vg":[{{"vg_free":"{free}","vg_extent_size":"4096"}}]}}]}}"#)
-        };
-        assert_eq!(vg_free(&group(8192), Bytes(4097)).unwrap(), None);
-        let short = vg_free(&group(8191), Bytes(4097)).unwrap();
-        assert_eq!(short, Some((Bytes(8191), Bytes(8192))));
-    }
 
     #[test]
     fn a_command_that_is_missing_or_never_ends_is_said_to() {

@@ -16,10 +16,19 @@ const LOCK: Duration = Duration::from_secs(10);
 
 /// One that lives for `at` changes.
 pub(crate) fn mortal_host(dir: &Path, at: usize) -> Host {
+    mortal(at, |dm| super::host_over(dir, dm, LOCK))
+}
+
+/// The same for the machine's administrator.
+pub(crate) fn mortal_administrators_host(dir: &Path, at: usize) -> Host {
+    mortal(at, |dm| super::administrators_host_over(dir, dm, LOCK))
+}
+
+fn mortal(at: usize, host: impl FnOnce(Arc<Mortal>) -> Host) -> Host {
     let fuse = Arc::new(Fuse { at, count: AtomicUsize::new(0) });
     let kernel = Kernel::open().expect("device mapper is there");
     let dm = Arc::new(Mortal { kernel, fuse: Arc::clone(&fuse) });
-    super::host_over(dir, dm, LOCK).observed_by(Arc::new(move |_| fuse.burn()))
+    host(dm).observed_by(Arc::new(move |_| fuse.burn()))
 }
 
 /// Ends the process at one of its changes.

@@ -272,7 +272,7 @@ mod tests {
     fn every_reason_of_the_machine_is_one_of_the_apis() {
         let sources = [
             include_str!("../../../dm/src/host/error.rs"),
-            include_str!("../../../dm/src/lvm_tool.rs"),
+            include_str!("../../../dm/src/lvm_tool/error.rs"),
             include_str!("../../../dm/src/pool/error.rs"),
             include_str!("../../../model/src/refusal.rs"),
         ];

@@ -4,6 +4,7 @@
 //! whatever a kill leaves, the record leads to it.
 
 mod area;
+mod open;
 mod pools;
 
 use std::path::Path;

@@ -6,7 +6,7 @@ use eratrack_model::names::{Part, StackId};
 use eratrack_model::pool::{Area, Copy, LEAST_DISK, PoolId, Table, TableError};
 use eratrack_model::units::{Bytes, DevNo};
 
-use super::area::{Mapped, OpenPool, overlap, range_of};
+use super::open::{Mapped, OpenPool, overlap, range_of};
 use crate::host::{Host, HostError};
 use crate::pool::{PoolDisk, PoolError, contents};
 use crate::port::Lookup;
