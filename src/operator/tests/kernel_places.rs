@@ -179,6 +179,11 @@ fn wherever_its_metadata_is_a_stack_is_found_again_with_its_chain() {
         let era = machine.boundary();
         machine.write(100);
         assert_eq!(machine.changed(era), [100], "{place}");
+        assert_eq!(machine.attach(&place), chain, "it is there already");
+        let other = machine.places()[(index + 1) % 3].clone();
+        let words = format!("attach {} --granularity 64Ki --metadata {other}", machine.path());
+        let said = machine.eratrack.fails(&words, 1);
+        assert!(said.contains("its metadata is at") && said.contains(&place), "{said}");
         machine.eratrack.ok("seal");
         machine.reboot();
         assert_eq!(machine.restore(), ("Intact".to_owned(), String::new()), "{place}");

@@ -85,6 +85,10 @@ impl Host {
         if record.granularity != request.granularity {
             return Err(self.tracked_otherwise(&record)?.into());
         }
+        if !self.is_at(&record, &request.metadata)? {
+            let what = format!("its metadata is at {}; detach it first", record.metadata);
+            return Err(HostError::Unexpected { stack: request.stack.clone(), what });
+        }
         let created = record.phase == Phase::Attaching;
         let finished = self.finish(lock, record)?;
         Ok(finished.map(|record| (record, created)))

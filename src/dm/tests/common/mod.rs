@@ -38,6 +38,11 @@ pub(crate) fn administrators_host(dir: &Path) -> Host {
     administrators_host_over(dir, kernel(), Duration::from_secs(30))
 }
 
+/// The same, but waiting for LVM hardly at all.
+pub(crate) fn impatient_administrators_host(dir: &Path) -> Host {
+    administrators_host_over(dir, kernel(), Duration::from_millis(500))
+}
+
 /// The same over another device mapper.
 pub(crate) fn administrators_host_over(
     dir: &Path,

@@ -49,6 +49,26 @@ impl Host {
         })
     }
 
+    /// Whether a record's metadata is where it is asked for. Who asks for nothing takes it as it is.
+    pub(super) fn is_at(
+        &self,
+        record: &Record,
+        request: &MetadataRequest,
+    ) -> Result<bool, HostError> {
+        Ok(match (&record.metadata, request) {
+            (_, MetadataRequest::Store) => true,
+            (MetadataPlace::File(path), MetadataRequest::File(asked)) => path == asked,
+            (MetadataPlace::LogicalVolume(vg), MetadataRequest::LogicalVolume(asked)) => {
+                vg == asked
+            }
+            // A disk has many names.
+            (MetadataPlace::Pool(place), MetadataRequest::Pool(asked)) => {
+                self.pool_place(asked)?.pool == place.pool
+            }
+            _ => false,
+        })
+    }
+
     /// How to ask for the place that a record has.
     pub(super) fn request_of(&self, record: &Record) -> MetadataRequest {
         match &record.metadata {

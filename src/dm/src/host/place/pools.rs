@@ -179,7 +179,7 @@ impl Host {
     pub fn pools(&self) -> Result<Vec<FoundPool>, HostError> {
         let mut pools = Vec::new();
         for dev in self.machine.block_devices()? {
-            if NOT_ASKED.contains(&dev.major) || self.bytes_of(dev)?.0 == 0 {
+            if !self.may_be_asked(dev)? {
                 continue;
             }
             match self.pool_on(dev) {
@@ -196,6 +196,17 @@ impl Host {
             }
         }
         Ok(pools)
+    }
+
+    /// Whether a device can be read without waiting for somebody: not one that is suspended.
+    fn may_be_asked(&self, dev: DevNo) -> Result<bool, HostError> {
+        if NOT_ASKED.contains(&dev.major) || self.bytes_of(dev)?.0 == 0 {
+            return Ok(false);
+        }
+        let info = self.find(&dev.into())?;
+        Ok(info.is_none_or(|info| {
+            !info.suspended && info.live && !info.uuid.is_some_and(|uuid| uuid.is_ours())
+        }))
     }
 
     /// Frees an area whose stack has neither a record nor a device on this machine.
