@@ -4,6 +4,7 @@
 //! sealed record -> evidence -> [`judge`] -> era in, nothing zeroed -> the same evidence again.
 
 use era_metadata::{FileSource, Metadata, View};
+use eratrack_model::Era;
 use eratrack_model::continuity::{Break, Evidence, Proof, Seal, Trust, judge};
 use eratrack_model::names::StackId;
 use eratrack_model::plan;
@@ -191,9 +192,10 @@ impl Host {
         let attaching = Record { boot, x, seal: None, phase: Phase::Attaching, ..record.clone() };
         self.about_to("write the record: attaching");
         self.store.write_record(&attaching)?;
+        let last = self.last_boundary(&record.stack)?;
         // X-era's count of discards begins again: the marks of before say nothing any more.
         self.store.write_boundaries(&record.stack, &[(); 0])?;
-        let back = self.put_back(lock, &attaching, proof);
+        let back = self.put_back(lock, &attaching, last, proof);
         let wrote = match back {
             Ok(()) => self.writes(record, x)?,
             Err(error) => {
@@ -216,9 +218,15 @@ impl Host {
         Ok(RestoreOutcome::Intact(attached))
     }
 
-    fn put_back(&self, lock: &StackLock, record: &Record, _: &Proof) -> Result<(), HostError> {
+    fn put_back(
+        &self,
+        lock: &StackLock,
+        record: &Record,
+        last: Option<Era>,
+        _: &Proof,
+    ) -> Result<(), HostError> {
         let metadata = self.open_metadata_place(lock, record)?;
-        self.is_of(record, metadata)?;
+        self.is_of(record, metadata, last)?;
         let observed = self.observe(&record.stack, Some(record.x))?;
         let desired = self.desired(record, metadata, Contents::Proven)?;
         let plan = plan::plan(&observed, &desired)?;
@@ -226,8 +234,8 @@ impl Host {
         self.put_access(record, metadata)
     }
 
-    /// Whether the metadata is this stack's, as far as it tells.
-    fn is_of(&self, record: &Record, device: DevNo) -> Result<(), HostError> {
+    /// Whether the metadata is this stack's, as far as it tells, and as new as its last boundary.
+    fn is_of(&self, record: &Record, device: DevNo, last: Option<Era>) -> Result<(), HostError> {
         let stack = &record.stack;
         let file = self.nodes.open_direct(device).and_then(FileSource::from_file);
         let file = file.map_err(|source| HostError::Open { device, source })?;
@@ -239,7 +247,7 @@ impl Host {
             metadata.nr_blocks(),
         )?;
         // A copy of it from earlier lacks what was written since.
-        let (found, last) = (metadata.current_era(), self.last_boundary(stack)?);
+        let found = metadata.current_era();
         match last.filter(|last| found < *last) {
             None => Ok(()),
             Some(last) => {
