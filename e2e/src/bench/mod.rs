@@ -1,5 +1,7 @@
-//! What tracking costs. Timing in a guest is noisy, so only ratios within one boot are compared.
+//! What tracking costs, and what reading its lists does. Timing in a guest, or on a busy machine, is noisy: only ratios
+//! within one boot or run are compared.
 
+mod era;
 mod footprint;
 mod io;
 mod replicate;
@@ -21,7 +23,8 @@ struct Bench {
     measure: fn() -> Outcome<String>,
 }
 
-const BENCHES: [Bench; 4] = [
+const BENCHES: [Bench; 5] = [
+    Bench { name: "era", measure: era::measure },
     Bench { name: "io", measure: io::measure },
     Bench { name: "stall", measure: stall::measure },
     Bench { name: "replicate", measure: replicate::measure },

@@ -3,7 +3,7 @@
 mod packages;
 mod tools;
 
-pub(crate) use packages::ensure as packages;
+pub(crate) use packages::{ensure as packages, ensure_valgrind as valgrind};
 pub(crate) use tools::{Tools, ensure as tools};
 
 use crate::failure::Outcome;

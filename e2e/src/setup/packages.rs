@@ -60,6 +60,9 @@ const PACKAGES: &[Package] = &[
     package("xz-utils", "the compressed fixtures of on-disk metadata"),
 ];
 
+/// What one benchmark alone needs.
+const VALGRIND: &[Package] = &[package("valgrind", "counts instructions in a benchmark")];
+
 /// Services that these packages would have the machine start at its next boot.
 const SERVICES: &[(&str, &str)] = &[
     ("containerd", "containerd.service"),
@@ -109,7 +112,16 @@ pub(crate) enum Error {
 
 /// Installs what is missing.
 pub(crate) fn ensure() -> Result<(), Error> {
-    let missing = missing(&installed()?);
+    ensure_all(PACKAGES)
+}
+
+/// Installs what counts instructions, if it is missing.
+pub(crate) fn ensure_valgrind() -> Result<(), Error> {
+    ensure_all(VALGRIND)
+}
+
+fn ensure_all(wanted: &[Package]) -> Result<(), Error> {
+    let missing = missing(wanted, &installed()?);
     if missing.is_empty() {
         return Ok(());
     }
@@ -131,8 +143,8 @@ pub(crate) fn ensure() -> Result<(), Error> {
     Ok(())
 }
 
-fn missing(installed: &BTreeSet<String>) -> Vec<Package> {
-    PACKAGES.iter().filter(|it| !installed.contains(it.name)).copied().collect()
+fn missing(wanted: &[Package], installed: &BTreeSet<String>) -> Vec<Package> {
+    wanted.iter().filter(|it| !installed.contains(it.name)).copied().collect()
 }
 
 /// The names of the installed packages; none where there is no dpkg.
@@ -248,8 +260,11 @@ mod tests {
     fn what_is_missing_is_what_is_not_installed() {
         let all_but_fio =
             PACKAGES.iter().map(|it| it.name.to_owned()).filter(|name| name != "fio").collect();
-        assert_eq!(missing(&all_but_fio).iter().map(|it| it.name).collect::<Vec<_>>(), ["fio"]);
-        assert_eq!(missing(&BTreeSet::new()).len(), PACKAGES.len());
+        assert_eq!(
+            missing(PACKAGES, &all_but_fio).iter().map(|it| it.name).collect::<Vec<_>>(),
+            ["fio"]
+        );
+        assert_eq!(missing(PACKAGES, &BTreeSet::new()).len(), PACKAGES.len());
     }
 
     #[test]

@@ -76,14 +76,13 @@ pub(crate) fn kernel(filter: Option<&str>) -> Outcome<Vec<Binary>> {
     build(&workspace, &arguments.collect::<Vec<String>>())
 }
 
-/// Builds a benchmark target of a package; the program.
-pub(crate) fn bench(package: &str, name: &str) -> Outcome<PathBuf> {
+/// Builds what cargo's arguments choose; the program of that name, a benchmark or not.
+pub(crate) fn program(arguments: &[&str], name: &str) -> Outcome<PathBuf> {
     let mut command = cargo();
-    command.args(["build", "--message-format=json-render-diagnostics"]);
-    command.args(["--package", package, "--bench", name]);
+    command.args(["build", "--message-format=json-render-diagnostics"]).args(arguments);
     let mut program = None;
     process::lines(&mut command, |line| program = Message::program(line, name).or(program.take()))?;
-    program.ok_or_else(|| format!("cargo has built no benchmark {name}").into())
+    program.ok_or_else(|| format!("cargo has built no program {name}").into())
 }
 
 fn build(workspace: &Workspace, arguments: &[String]) -> Outcome<Vec<Binary>> {
@@ -131,11 +130,12 @@ struct Message {
 }
 
 impl Message {
-    /// The program that a line says was built of the benchmark.
+    /// The program that a line says was built of the benchmark or binary.
     fn program(line: &str, name: &str) -> Option<PathBuf> {
         let message: Self = serde_json::from_str(line).ok()?;
         let target = message.target?;
-        let ours = target.name == name && target.kind.iter().any(|kind| kind == "bench");
+        let ours =
+            target.name == name && target.kind.iter().any(|kind| kind == "bench" || kind == "bin");
         message.executable.filter(|_| ours)
     }
 }
@@ -204,9 +204,13 @@ mod tests {
     }
 
     #[test]
-    fn a_benchmark_is_told_from_the_rest() {
+    fn a_program_is_told_from_the_rest() {
         assert_eq!(
             Message::program(&artifact("stall", "bench", false), "stall"),
+            Some("/t/x".into())
+        );
+        assert_eq!(
+            Message::program(&artifact("stall", "bin", false), "stall"),
             Some("/t/x".into())
         );
         assert_eq!(Message::program(&artifact("stall", "lib", false), "stall"), None);

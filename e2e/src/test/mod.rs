@@ -57,7 +57,12 @@ pub(crate) fn run(filter: Option<&str>, tier: Option<Tier>) -> Outcome<ExitCode>
 
 /// Builds a benchmark of a package that needs a kernel; the program.
 pub(crate) fn bench(package: &str, name: &str) -> Outcome<PathBuf> {
-    binaries::bench(package, name)
+    binaries::program(&["--package", package, "--bench", name], name)
+}
+
+/// Builds a program of a package as it is released; its path. The kind is cargo's flag: `--bin` or `--bench`.
+pub(crate) fn released(package: &str, kind: &str, name: &str) -> Outcome<PathBuf> {
+    binaries::program(&["--release", "--package", package, kind, name], name)
 }
 
 /// What a test's name must contain.

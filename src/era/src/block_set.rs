@@ -52,12 +52,15 @@ impl BlockSet {
     /// Adds little-endian words of a bitset, the first of which has this index.
     pub(crate) fn add_words(&mut self, first: u64, words: &[[u8; 8]]) {
         for (word, bits) in (index(first)..).zip(words) {
-            self.add_word(word, u64::from_le_bytes(*bits));
+            // Most words of most sets are zero.
+            if *bits != [0; 8] {
+                self.add_word(word, u64::from_le_bytes(*bits));
+            }
         }
     }
 
+    /// Grows to where a bit is set, and no further.
     fn add_word(&mut self, word: usize, bits: u64) {
-        // Most words of most sets.
         if bits == 0 {
             return;
         }
