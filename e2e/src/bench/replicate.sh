@@ -10,7 +10,7 @@ sparse() {
     loop=$(losetup --find --show --direct-io=on "/scratch/$1.img")
     dmsetup create "$1" --table "0 $((bytes / 512)) linear $loop 0"
     "$eratrack" device attach "/dev/mapper/$1" --output name
-    timeout -s INT 2 "$eratrack" device replicate "$1" "/run/target/$1" || test $? = 4
+    timeout --preserve-status -s INT 2 "$eratrack" device replicate "$1" "/run/target/$1" || test $? = 4
     sed -i "s/\"cursor\": [0-9]*/\"cursor\": $bytes/" /scratch/eratrack/.replicas/*.json
     replicate "$1"
 }

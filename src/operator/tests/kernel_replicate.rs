@@ -343,6 +343,11 @@ fn a_table_reloaded_while_a_round_reads_fails_the_round() {
 #[ignore = "kernel tier"]
 fn it_ends_in_order_when_asked_to() {
     let scene = Scene::new(false);
+    let child = scene.start("--max-rate 4Mi");
+    wait_for("a first copy", || (scene.state().as_deref() == Some("Seeding")).then_some(()));
+    let output = end(child, Signal::INT);
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    assert!(said(&output).contains("goes on where it was"), "{}", said(&output));
     let child = scene.start("--every 600s");
     wait_for("a round", || (scene.state().as_deref() == Some("Consistent")).then_some(()));
     wait_for("its end", || {

@@ -81,6 +81,7 @@ impl Host {
         record: &Record,
         copies: Option<Bytes>,
     ) -> Result<(), HostError> {
+        self.require_intact(record)?;
         self.has_snapshots()?;
         self.store.look_for_copies(&record.stack, copies, record.sectors)?;
         match self.preview_point_in_time(record) {
