@@ -270,10 +270,3 @@ fn a_million_blocks() {
     agrees_after_a_clean_end("compat-c", 1_000_000, 8, 3);
     is_right_after_an_unclean_end("compat-c", 1_000_000, 8);
 }
-
-#[test]
-#[ignore = "kernel tier"]
-fn ten_million_blocks() {
-    agrees_after_a_clean_end("compat-d", 10_000_001, 4, 2);
-    is_right_after_an_unclean_end("compat-d", 10_000_001, 4);
-}
