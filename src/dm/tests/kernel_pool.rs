@@ -339,3 +339,36 @@ fn a_disk_that_has_grown_is_used_after_grow_while_stacks_are_in_place() {
     }
     assert_empty(&host, &pool);
 }
+
+/// A pool's disk that fails fails its stacks: they come out, and what is left there is freed when
+/// the disk is back.
+#[test]
+#[ignore = "kernel tier"]
+fn a_pool_whose_disk_fails_lets_its_stacks_go() {
+    let (disk, store, devices) = (Disk::new(32), kit::metadata_dir(16), Devices::new(1));
+    let (host, name) = (administrators_host(store.path()), kit::unique("failing"));
+    let good = format!("0 65536 linear {} 0", disk.device().display());
+    run_with("dmsetup", ["create", &name, "--table", &good]).unwrap();
+    let becomes = |table: &str| {
+        run_with("dmsetup", ["load", &name, "--table", table]).unwrap();
+        run(&format!("dmsetup suspend --nolockfs {name}"));
+        run(&format!("dmsetup resume {name}"));
+    };
+    let pool = Path::new("/dev/mapper").join(&name);
+    host.init_pool(&pool, None).unwrap();
+    let mut request = request(&devices, 0, &disk);
+    request.metadata = MetadataRequest::Pool(pool.clone());
+    let record = host.attach(&request).unwrap().record;
+    let table = run(&format!("dmsetup table {}", devices.names[0]));
+    assert!(table.contains("linear"), "{table}");
+
+    becomes("0 65536 error");
+    assert_eq!(host.detach(&record.stack).unwrap(), Detached::Restored);
+    assert_no_device_of_ours();
+    assert!(host.stacks().unwrap().is_empty(), "nothing is left to be detached");
+    becomes(&good);
+    let state = host.pool(&pool).unwrap();
+    assert_eq!(state.findings, [Finding::Unused { stack: record.stack.clone() }]);
+    assert!(host.free_area(&pool, &record.stack).unwrap().areas.is_empty());
+    run(&format!("dmsetup remove --retry {name}"));
+}

@@ -77,19 +77,14 @@ impl Host {
 
     /// Removes the mapping, and then the area. A pool that is lost takes the area with it.
     pub(super) fn remove_area(&self, stack: &StackId, place: &PoolPlace) -> Result<(), HostError> {
-        let opened = self.open_pool_of(place);
-        let mut pool = match opened {
+        self.unmap_area(stack)?;
+        let mut pool = match self.open_pool_of(place) {
             Err(HostError::Pool(error)) if error.is_lost() => {
                 tracing::warn!(%stack, %error, "its area is left there: free it with `eratrack device pool free`");
-                return self.unmap_area(stack);
+                return Ok(());
             }
             opened => opened?,
         };
-        self.unmap_area(stack)?;
-        pool.mapped.retain(|mapped| mapped.stack != *stack);
-        if pool.mapped.is_empty() && pool.claim.is_none() {
-            pool.claim = Some(self.claim(pool.dev)?);
-        }
         if pool.copies.table.area(stack).is_some() {
             self.about_to("free the area of the pool");
             pool.free(stack)?;
