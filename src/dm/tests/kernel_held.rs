@@ -48,3 +48,27 @@ fn a_list_read_while_somebody_dropped_the_snapshot_is_not_believed() {
     assert_eq!(host.detach(&record.stack).unwrap(), Detached::Restored);
     assert_nothing_of_ours(store.path());
 }
+
+/// Whoever goes on from the era that a list names misses nothing.
+#[test]
+#[ignore = "kernel tier"]
+fn a_list_from_a_snapshot_that_is_held_names_the_era_that_it_was_taken_in() {
+    let group = VolumeGroup::new([Disk::new(96).into_backing()]);
+    let volume = group.thick("data", 64);
+    let store = kit::metadata_dir(64);
+    let host = common::host(store.path());
+    let record = host.attach(&request(&volume, "held", "64Ki")).unwrap().record;
+    let base = host.boundary(&record).unwrap();
+    assert!(host.changes(&record, base.era).unwrap().read_at > base.era);
+    let held = host.hold(&record).unwrap();
+    let path = format!("/dev/{}/data", group.name());
+    run(&format!("dd if=/dev/urandom of={path} bs=64k count=1 seek=7 oflag=direct conv=notrunc"));
+    host.boundary(&record).unwrap();
+    let first = host.changes_held(&record, base.era).unwrap().expect("one is held");
+    assert_eq!((first.read_at.0, first.runs.is_empty()), (held.era, true));
+    host.release(&record).unwrap();
+    let second = host.changes(&record, first.read_at).unwrap();
+    assert_eq!(second.changed_blocks(), 1);
+    assert_eq!(host.detach(&record.stack).unwrap(), Detached::Restored);
+    assert_nothing_of_ours(store.path());
+}

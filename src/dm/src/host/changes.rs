@@ -124,9 +124,11 @@ impl Host {
     fn read_held(&self, record: &Record, since: Era) -> Result<(Held, BlockSet), HostError> {
         let held = self.held(record)?;
         self.about_to("read the metadata snapshot");
-        let marked = self.read(record, held.root, since)?;
+        let (marked, era) = self.read(record, held.root, since)?;
         // Its blocks are given back once it is dropped.
         let now = self.held(record)?;
+        // Not the one that has begun since: a list from there on would lack what came in between.
+        let held = Held { era, ..held };
         if now.root == held.root { Ok((held, marked)) } else { Err(taken_again(record)) }
     }
 
@@ -158,7 +160,7 @@ impl Host {
         Ok(self.dm.info(&Lookup::Uuid(record.stack.uuid(Role::Era)))?.number)
     }
 
-    fn read(&self, record: &Record, root: u64, since: Era) -> Result<BlockSet, HostError> {
+    fn read(&self, record: &Record, root: u64, since: Era) -> Result<(BlockSet, Era), HostError> {
         let look = || self.require_intact(record).and_then(|()| self.working(record).map(drop));
         let device = Attended::new(self.open_metadata(record)?, look);
         let read = read_held(record, &device, root, since);
@@ -193,14 +195,15 @@ fn read_held(
     device: impl BlockSource + Copy,
     root: u64,
     since: Era,
-) -> Result<BlockSet, HostError> {
+) -> Result<(BlockSet, Era), HostError> {
     let unreadable = |source| HostError::Metadata { stack: record.stack.clone(), source };
     let metadata = Metadata::open(device, View::HeldAt(root)).map_err(unreadable)?;
     verify_geometry(record, metadata.granularity_sectors(), metadata.nr_blocks())?;
     let changed = metadata.changed_since(since).map_err(unreadable)?;
     // Another one may lie at the same block; whoever takes it begins an era.
     let now = Metadata::open(device, View::HeldAt(root)).map_err(unreadable)?;
-    if now.current_era() == metadata.current_era() { Ok(changed) } else { Err(taken_again(record)) }
+    let era = metadata.current_era();
+    if now.current_era() == era { Ok((changed, era)) } else { Err(taken_again(record)) }
 }
 
 pub(super) fn verify_geometry(
