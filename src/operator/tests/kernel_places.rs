@@ -340,3 +340,24 @@ fn a_pool_is_made_listed_checked_and_freed() {
     let said = eratrack.fails("pool list /dev/null", 6);
     assert!(said.contains("no block device"), "{said}");
 }
+
+/// Era is out, and its area with it, although somebody still uses the name: so era can come back.
+#[test]
+#[ignore = "kernel tier"]
+fn a_stage_that_stays_keeps_no_metadata_and_can_be_tracked_again() {
+    let machine = Machine::new();
+    let disk = Disk::new(32);
+    let (device, pool) = (disk.device().display(), &machine.pool.device);
+    for place in [format!("pool:{pool}"), machine.places()[2].clone()] {
+        let attach = format!(
+            "attach {device} --stage top --name staged --granularity 64Ki --metadata {place}"
+        );
+        machine.eratrack.ok(&attach);
+        let open = File::open("/dev/mapper/top").unwrap();
+        machine.eratrack.fails("detach staged", 4);
+        assert_eq!(machine.eratrack.ok(&format!("pool list {pool} --output name")), "");
+        machine.eratrack.ok(&attach);
+        drop(open);
+        machine.eratrack.ok("detach staged");
+    }
+}

@@ -45,6 +45,13 @@ impl Host {
         self.execute(lock, &observed, &plan)?;
         self.take_access(stack)?;
         if !self.take_top(stack)? {
+            // The record stays for the next time; what was recorded is of no use to anybody.
+            let copies = self.remove_copies(stack, &observed);
+            let removed =
+                copies.and_then(|()| self.remove_metadata(lock, record.as_ref(), &observed));
+            if let Err(error) = removed {
+                tracing::warn!(%stack, %error, "metadata is left; the next attach or start removes it");
+            }
             return Ok(Detached::TopStays);
         }
         match self.remove_files(lock, record.as_ref(), &observed) {

@@ -1,7 +1,7 @@
 //! Devices of ours beside the way of X's I/O: each shows another device under a name of its own.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use eratrack_model::names::{DmName, Mapping, StackId};
 use eratrack_model::table::Table;
@@ -90,8 +90,14 @@ impl Host {
     /// alone, people still look below `/dev/mapper`.
     fn name_node(&self, name: &DmName, number: DevNo) -> Result<(), HostError> {
         let link = self.link(name);
-        let Some(dir) = link.parent().filter(|dir| dir.is_dir()) else { return Ok(()) };
-        let _ = dir;
+        if !link.parent().is_some_and(Path::is_dir) {
+            return Ok(());
+        }
+        // One that a kill left leads to whatever has that number now.
+        let stale = std::fs::read_link(&link).is_ok_and(|to| to != node_of(number));
+        if stale {
+            std::fs::remove_file(&link).map_err(|e| failed("remove", link.clone(), e))?;
+        }
         match std::os::unix::fs::symlink(node_of(number), &link) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(e) => Err(failed("make", link, e)),
