@@ -24,7 +24,9 @@ impl Host {
     pub fn attach(&self, request: &AttachRequest) -> Result<Attached, HostError> {
         let lock = self.lock_stack(&request.stack)?;
         self.wake(&lock, &request.stack)?;
-        self.attach_locked(&lock, request)
+        let attached = self.attach_locked(&lock, request)?;
+        self.store.remove_returning(&request.stack)?;
+        Ok(attached)
     }
 
     pub(super) fn attach_locked(
@@ -65,6 +67,9 @@ impl Host {
         lock: &StackLock,
         request: &AttachRequest,
     ) -> Result<Option<(Record, bool)>, HostError> {
+        if self.cut_short(&request.stack).is_some() {
+            return Ok(None);
+        }
         let record = match self.store.read_record(&request.stack) {
             Ok(Some(record)) if record.phase != Phase::Detaching => record,
             Ok(_) => return Ok(None),

@@ -49,8 +49,19 @@ impl Host {
         let mut marks = self.marks(stack)?;
         marks.push(Mark { era: era.0, seen });
         let surplus = marks.len().saturating_sub(MOST);
-        marks.drain(..surplus);
+        let longest = longest(marks.drain(..surplus));
+        if let Some(first) = marks.first_mut() {
+            first.seen.longest = first.seen.longest.max(longest);
+        }
         Ok(self.store.write_boundaries(stack, &marks)?)
+    }
+
+    /// After a boot, which begins to count anew: of all boundaries only how long a discard may have
+    /// been is still known.
+    pub(super) fn forget_counts(&self, stack: &StackId) -> Result<(), HostError> {
+        let longest = longest(self.marks(stack)?);
+        let before = Mark { era: 0, seen: DiscardsSeen { completed: None, longest } };
+        Ok(self.store.write_boundaries(stack, &[before])?)
     }
 
     /// What is known of discards since a boundary. None happened if they were counted at each
@@ -76,7 +87,8 @@ impl Host {
 
     /// The era of the last boundary; none if there was none, or nobody knows of it.
     pub(super) fn last_boundary(&self, stack: &StackId) -> Result<Option<Era>, HostError> {
-        Ok(self.marks(stack)?.last().map(|mark| Era(mark.era)))
+        let last = self.marks(stack)?.last().map(|mark| Era(mark.era));
+        Ok(last.filter(|era| *era > Era(0)))
     }
 
     /// Marks that cannot be read count as none: then discards are assumed.
@@ -84,4 +96,8 @@ impl Host {
         let text = self.store.read_boundaries(stack)?.unwrap_or_default();
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
+}
+
+fn longest(marks: impl IntoIterator<Item = Mark>) -> u64 {
+    marks.into_iter().map(|mark| mark.seen.longest).max().unwrap_or(0)
 }

@@ -36,8 +36,7 @@ impl Host {
     }
 
     fn is_kept_by_another(&self, stack: &StackId) -> bool {
-        let record = self.store.read_record(stack);
-        record.is_ok_and(|record| record.is_some_and(|record| record.keeper != self.keeper))
+        self.store.keeper(stack).is_some_and(|keeper| keeper != self.keeper)
     }
 
     pub(super) fn all_stacks(&self) -> Result<BTreeSet<StackId>, HostError> {
@@ -76,7 +75,11 @@ impl Host {
         let found = self.liveness(&record)?;
         match (record.phase, found) {
             (Phase::Detaching, _) => self.take_down(&lock, stack).map(|_| Recovery::Finished),
-            (Phase::Attaching | Phase::Attached, Liveness::Intact) => self.take_over(&lock, record),
+            (Phase::Attaching | Phase::Attached, Liveness::Intact)
+                if self.cut_short(stack).is_none() =>
+            {
+                self.take_over(&lock, record)
+            }
             (Phase::Attaching, _) => self.take_down(&lock, stack).map(|_| Recovery::Undone),
             (Phase::Attached, found) => {
                 self.take_down(&lock, stack)?;

@@ -85,31 +85,41 @@ impl Host {
     pub fn restore(&self, trust: Trust) -> Result<Vec<Restored>, HostError> {
         let mut restored = Vec::new();
         for Known { stack, record } in self.stacks()? {
-            let cut_short = self.store.read_returning(&stack).ok().flatten();
-            let record = record.ok().flatten();
-            let ours = |record: &Record| record.keeper == self.keeper;
-            let outcome = match (cut_short.filter(ours), record.filter(ours)) {
-                (Some(record), _) => self.restore_again(&record),
-                (None, Some(record)) => self.restore_one(record, trust),
-                (None, None) => continue,
+            let ours = match self.store.keeper(&stack) {
+                Some(keeper) => keeper == self.keeper,
+                // A record that tells nothing is no reason to say nothing.
+                None => record.is_err(),
             };
-            restored.push(Restored { stack, outcome });
+            if ours {
+                let outcome = self.restore_one(&stack, trust);
+                restored.push(Restored { stack, outcome });
+            }
         }
         Ok(restored)
     }
 
-    /// Nobody can tell how far an earlier return came, and what was written since.
-    fn restore_again(&self, record: &Record) -> Result<RestoreOutcome, HostError> {
-        let lock = self.lock_stack(&record.stack)?;
-        self.wake(&lock, &record.stack)?;
-        self.begin_anew(&lock, record, "an earlier restore was cut short".to_owned())
+    /// The record of a return that was cut short: nobody can tell how far it came, and what was
+    /// written since. None if the stack was attached anew meanwhile.
+    pub(super) fn cut_short(&self, stack: &StackId) -> Option<Record> {
+        let returning = self.store.read_returning(stack).ok().flatten()?;
+        let anew = |now: &Record| now.phase == Phase::Attached && now.chain != returning.chain;
+        let done = self.record_if_readable(stack).as_ref().is_some_and(anew);
+        (!done).then_some(returning)
     }
 
-    fn restore_one(&self, record: Record, trust: Trust) -> Result<RestoreOutcome, HostError> {
-        let lock = self.lock_stack(&record.stack)?;
-        self.wake(&lock, &record.stack)?;
+    fn restore_one(&self, stack: &StackId, trust: Trust) -> Result<RestoreOutcome, HostError> {
+        let lock = self.lock_stack(stack)?;
+        self.wake(&lock, stack)?;
+        if let Some(record) = self.cut_short(stack) {
+            return self.begin_anew(&lock, &record, "an earlier restore was cut short".to_owned());
+        }
+        self.store.remove_returning(stack)?;
+        // Not as it was before the lock was there: another process may have been at work.
+        let Some(record) = self.store.read_record(stack)? else {
+            return Ok(RestoreOutcome::Removed);
+        };
         match (record.phase, self.liveness(&record)?) {
-            (Phase::Attached, Liveness::Intact) => return Ok(RestoreOutcome::InPlace(record)),
+            (Phase::Attached, Liveness::Intact) => return self.in_use_again(&record),
             (Phase::Attached, Liveness::Rebooted) => {}
             (Phase::Attached, found) => {
                 return self.begin_anew(&lock, &record, format!("{found:?}"));
@@ -125,6 +135,15 @@ impl Host {
             Ok(proof) => self.go_on(&lock, &record, x, &proof),
             Err(broken) => self.begin_anew(&lock, &record, broken.to_string()),
         }
+    }
+
+    /// A seal tells of a device that nobody uses until the machine is off; from now on it is used.
+    fn in_use_again(&self, record: &Record) -> Result<RestoreOutcome, HostError> {
+        let unsealed = Record { seal: None, ..record.clone() };
+        if record.seal.is_some() {
+            self.store.write_record(&unsealed)?;
+        }
+        Ok(RestoreOutcome::InPlace(unsealed))
     }
 
     /// X may have another number now; one of our own is made first.
@@ -194,7 +213,7 @@ impl Host {
         self.store.write_record(&attaching)?;
         let last = self.last_boundary(&record.stack)?;
         // X-era's count of discards begins again: the marks of before say nothing any more.
-        self.store.write_boundaries(&record.stack, &[(); 0])?;
+        self.forget_counts(&record.stack)?;
         let back = self.put_back(lock, &attaching, last, proof);
         let wrote = match back {
             Ok(()) => self.writes(record, x)?,
@@ -246,17 +265,22 @@ impl Host {
             metadata.granularity_sectors(),
             metadata.nr_blocks(),
         )?;
-        // A copy of it from earlier lacks what was written since.
+        // A copy of it from earlier lacks what was written since; other metadata, too. Sealing draws a
+        // boundary, and nothing begins an era after that.
         let found = metadata.current_era();
-        match last.filter(|last| found < *last) {
-            None => Ok(()),
-            Some(last) => {
-                let what = format!(
+        let what = match last {
+            Some(last) if found < last => {
+                format!(
                     "its metadata is of era {found}, older than the last boundary, of era {last}"
-                );
-                Err(HostError::Unexpected { stack: stack.clone(), what })
+                )
             }
-        }
+            Some(last) if found > last => format!(
+                "its metadata is of era {found}, but the last boundary was of era {last}: it is not the one that was sealed, or it was read since"
+            ),
+            Some(_) => return Ok(()),
+            None => "nothing is known of its last boundary any more".to_owned(),
+        };
+        Err(HostError::Unexpected { stack: stack.clone(), what })
     }
 
     fn begin_anew(

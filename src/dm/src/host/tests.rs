@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use eratrack_model::continuity::Trust;
 use eratrack_model::discards::DiscardPolicy;
-use eratrack_model::names::{DmName, DmUuid, Role, StackId};
+use eratrack_model::names::{DmName, DmUuid, Mapping, Role, StackId};
 use eratrack_model::place::MetadataPlace;
 use eratrack_model::plan::{era_table, live_table};
 use eratrack_model::record::{ChainId, Keeper, Phase, Record};
@@ -339,6 +340,9 @@ fn a_list_is_dilated_by_the_longest_discard_that_was_possible_since() {
     assert_eq!((dilation(first), dilation(second)), (4, 4));
     let third = rig.host.boundary(&rig.record).unwrap().era;
     assert_eq!((dilation(first), dilation(second), dilation(third)), (4, 4, 0));
+    rig.host.forget_counts(&rig.record.stack).unwrap();
+    assert_eq!(rig.host.last_boundary(&rig.record.stack).unwrap(), None);
+    assert_eq!((dilation(first), dilation(third)), (4, 4), "after a reboot");
 }
 
 /// A device that does not count its requests may have discarded although its counter stands still.
@@ -552,4 +556,74 @@ fn what_an_administrator_keeps_is_not_the_agents_to_recover() {
     rig.host.store.write_record(&Record { keeper, ..rig.record.clone() }).unwrap();
     assert_eq!(rig.host.recover().unwrap(), []);
     assert_eq!(rig.live(), live_table(&rig.original, rig.era, Sectors(8)));
+}
+
+/// Another version's, say: it may not be understood, but it tells whose it is.
+#[test]
+fn what_an_administrator_keeps_is_left_alone_also_if_its_record_is_not_understood() {
+    let rig = Rig::new();
+    let file = rig.root.path().join("var/lib/eratrack/s/record.json");
+    fs::write(&file, r#"{"version": 99, "stack": "s", "keeper": "Administrator"}"#).unwrap();
+    assert_eq!(rig.host.recover().unwrap(), []);
+    fs::rename(&file, file.with_file_name("returning.json")).unwrap();
+    assert_eq!(rig.host.recover().unwrap(), [], "on its way back");
+    assert_eq!(rig.live(), live_table(&rig.original, rig.era, Sectors(8)));
+}
+
+/// It came as far as to be in place, but nobody looked whether X was written before that.
+#[test]
+fn a_return_that_was_cut_short_is_no_chain_that_goes_on() {
+    let recovering: fn(&Rig) = |rig| {
+        let (record, found) = (rig.record.clone(), Liveness::Intact);
+        assert_eq!(rig.recovered(), Recovery::Broken { record, found, era_failed: false });
+    };
+    let attaching: fn(&Rig) = |rig| {
+        let request = AttachRequest::new(rig.record.stack.clone(), rig.record.x, GRANULARITY);
+        // It gets as far as a loop device, of which there is none here.
+        let error = rig.host.attach(&request).unwrap_err();
+        assert!(matches!(error, HostError::Loop(_) | HostError::Store(_)), "{error}");
+    };
+    for act in [recovering, attaching] {
+        let rig = Rig::new();
+        rig.host.store.write_returning(&rig.record).unwrap();
+        act(&rig);
+        assert_eq!(rig.live(), rig.original);
+    }
+}
+
+#[test]
+fn a_stack_that_was_attached_since_is_not_on_its_way_back() {
+    let rig = Rig::new();
+    let chain = "7a1e6a1c-4d0f-4f9e-8f43-0f5f2a3f0c22".parse().unwrap();
+    let before = Record { chain, ..rig.record.clone() };
+    rig.host.store.write_returning(&before).unwrap();
+    let restored = rig.host.restore(Trust::Nothing).unwrap().pop().unwrap().outcome.unwrap();
+    assert_eq!(restored, RestoreOutcome::InPlace(rig.record.clone()));
+    rig.host.store.write_returning(&before).unwrap();
+    let request = AttachRequest::new(rig.record.stack.clone(), rig.record.x, GRANULARITY);
+    assert!(!rig.host.attach(&request).unwrap().created);
+    assert_eq!(rig.host.store.read_returning(&rig.record.stack).unwrap(), None);
+}
+
+#[test]
+fn a_record_that_is_not_understood_is_no_stack_that_was_restored() {
+    for text in [r#"{"version": 99, "stack": "s", "keeper": "Agent"}"#, "{"] {
+        let rig = Rig::new();
+        fs::write(rig.root.path().join("var/lib/eratrack/s/record.json"), text).unwrap();
+        let restored = rig.host.restore(Trust::Nothing).unwrap().pop().expect("it is told");
+        assert!(matches!(restored.outcome, Err(HostError::Store(_))), "{restored:?}");
+    }
+}
+
+#[test]
+fn a_name_that_a_kill_left_is_led_to_the_device_that_has_it() {
+    let rig = Rig::new();
+    let links = rig.root.path().join("dev/mapper");
+    fs::create_dir_all(&links).unwrap();
+    let link = links.join("top");
+    std::os::unix::fs::symlink("../dm-77", &link).unwrap();
+    let (stack, name) = ("t".parse().unwrap(), "top".parse().unwrap());
+    let number = rig.host.map(&stack, Mapping::Top, &name, &rig.original).unwrap();
+    let wanted = format!("../dm-{}", number.minor);
+    assert_eq!(fs::read_link(link).unwrap(), Path::new(&wanted));
 }

@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use eratrack_model::names::StackId;
-use eratrack_model::record::Record;
+use eratrack_model::record::{Keeper, Record};
 use eratrack_model::units::Bytes;
 
 use crate::machine::Machine;
@@ -226,6 +226,12 @@ impl FileStore {
         self.write_json(&record.stack, RETURNING, record)
     }
 
+    /// Who keeps a stack, as far as its records tell, also one that is not understood otherwise.
+    pub(crate) fn keeper(&self, stack: &StackId) -> Option<Keeper> {
+        let dir = self.stack_dir(stack);
+        [RECORD, RETURNING].into_iter().find_map(|name| keeper_in(&dir.join(name), stack))
+    }
+
     /// Removes it, and the stack's directory if nothing else is in it.
     pub(crate) fn remove_returning(&self, stack: &StackId) -> Result<(), StoreError> {
         let dir = self.stack_dir(stack);
@@ -340,9 +346,23 @@ fn allocate(file: &File, size: Bytes) -> io::Result<()> {
 
 /// Whether a record, of whatever version, says that it is this stack's.
 fn names_stack(record: &Path, stack: &StackId) -> bool {
+    let found = loosely(record);
+    found.get("stack").and_then(serde_json::Value::as_str) == Some(stack.as_str())
+}
+
+fn keeper_in(record: &Path, stack: &StackId) -> Option<Keeper> {
+    if !names_stack(record, stack) {
+        return None;
+    }
+    // The first records did not say: there were no others' then.
+    let said = loosely(record).get("keeper").cloned();
+    said.map_or(Some(Keeper::default()), |said| serde_json::from_value(said).ok())
+}
+
+/// A record of whatever version.
+fn loosely(record: &Path) -> serde_json::Value {
     let text = fs::read_to_string(record).unwrap_or_default();
-    let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    value.get("stack").and_then(serde_json::Value::as_str) == Some(stack.as_str())
+    serde_json::from_str(&text).unwrap_or_default()
 }
 
 fn remove_file(path: &Path) -> Result<(), StoreError> {
