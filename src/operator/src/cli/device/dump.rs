@@ -1,10 +1,10 @@
 //! All of dm-era's metadata, as text.
 
-use std::io::Write;
+use std::io::{self, BufWriter, Seek, Write};
 
 use clap::{Args, ValueEnum};
-use era_metadata::dump::{self, DumpError};
-use era_metadata::{BlockSource, Metadata};
+use era_metadata::dump::{self as dumping, DumpError};
+use era_metadata::{BlockSource, Metadata, View};
 
 use super::DeviceError;
 use super::source::SourceArgs;
@@ -29,14 +29,37 @@ enum Output {
 
 /// Dumps what there is.
 pub(super) fn run(args: &DumpArgs, out: &mut impl Write) -> Result<(), DeviceError> {
-    let dumped = args.source.read(|source, view| {
-        let metadata = Metadata::open(source, view)?;
-        print(args, &metadata, out)
-    })?;
-    dumped.map_err(|error| match error {
+    let failed = |error| match error {
         DumpError::Metadata(source) => DeviceError::Metadata { path: args.source.name(), source },
         DumpError::Write(error) => DeviceError::Print(error),
-    })
+    };
+    if !args.source.is_stack() {
+        return args
+            .source
+            .read_image(|source, view| dump(args, source, view, out))?
+            .map_err(failed);
+    }
+    // Nothing else can be done to a stack while it is read, and whoever takes what is printed may take
+    // all day.
+    let path = std::env::temp_dir();
+    let spool = |source| DeviceError::Write { path: path.clone(), source };
+    let mut file = BufWriter::new(tempfile::tempfile().map_err(spool)?);
+    match args.source.read(|source, view| dump(args, source, view, &mut file))? {
+        Err(DumpError::Write(source)) => return Err(spool(source)),
+        dumped => dumped.map_err(failed)?,
+    }
+    let mut file = file.into_inner().map_err(|e| spool(e.into_error()))?;
+    file.rewind().map_err(spool)?;
+    io::copy(&mut file, out).map(drop).map_err(DeviceError::Print)
+}
+
+fn dump(
+    args: &DumpArgs,
+    source: impl BlockSource,
+    view: View,
+    out: &mut impl Write,
+) -> Result<(), DumpError> {
+    print(args, &Metadata::open(source, view)?, out)
 }
 
 /// Dumps one view of the metadata.
@@ -46,8 +69,8 @@ fn print<S: BlockSource>(
     out: &mut impl Write,
 ) -> Result<(), DumpError> {
     match args.output {
-        Output::Xml => dump::xml(metadata, out),
-        Output::Json => dump::json(metadata, out),
+        Output::Xml => dumping::xml(metadata, out),
+        Output::Json => dumping::json(metadata, out),
     }
 }
 
@@ -56,7 +79,7 @@ mod tests {
     use super::super::DeviceCommand;
     use super::super::testing::{fixture, parse};
     use super::*;
-    use era_metadata::{MemorySource, View};
+    use era_metadata::MemorySource;
 
     fn dumped(output: &str, image: &MemorySource, view: View) -> Result<String, DumpError> {
         let words = ["dump", "--image", "x", "--output", output];

@@ -32,6 +32,11 @@ pub(crate) struct SourceArgs {
 }
 
 impl SourceArgs {
+    /// Whether it is a stack's.
+    pub(super) fn is_stack(&self) -> bool {
+        self.device.is_some()
+    }
+
     /// The stack that is meant; none if an image is.
     pub(super) fn stack(&self) -> Result<Option<(Host, Record)>, DeviceError> {
         let Some(named) = &self.device else { return Ok(None) };

@@ -2,7 +2,8 @@
 //! lets it prove that nothing did.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use eratrack_dm::machine::COUNTED;
@@ -45,11 +46,19 @@ pub(super) fn run(args: &InstallUnitArgs, out: &mut impl Write) -> Result<(), De
     let program = args.program.clone().map_or_else(std::env::current_exe, Ok);
     let program =
         program.map_err(|source| DeviceError::Open { path: "/proc/self/exe".into(), source })?;
+    let first = is_on_root(&args.state_dir);
     let unit = unit(
         &program.display().to_string(),
         &args.state_dir.display().to_string(),
+        first,
         args.trust_powered_off,
     );
+    if !first {
+        eprintln!(
+            "eratrack: {} is not on the root filesystem: give every mount of a tracked device the option x-systemd.after={UNIT} in /etc/fstab, or use a state directory that is",
+            args.state_dir.display()
+        );
+    }
     let files = [(args.dir.join(UNIT), unit), (args.rules_dir.join(RULE), rule())];
     for (path, text) in files {
         if args.dry_run {
@@ -68,17 +77,30 @@ pub(super) fn run(args: &InstallUnitArgs, out: &mut impl Write) -> Result<(), De
 }
 
 /// Since Linux 5.18 device-mapper devices count requests only when told to; the tag proves that
-/// they were told before anybody could use them.
+/// they were told before anybody could use them. So not when udev has events made up for devices that
+/// were there before it, such as those of an initramfs without this rule: the kernel marks them with
+/// `SYNTH_UUID` (Documentation/ABI/testing/sysfs-uevent).
 fn rule() -> String {
     format!(
-        "ACTION==\"add\", SUBSYSTEM==\"block\", KERNEL==\"dm-*\", ATTR{{queue/iostats}}=\"1\", TAG+=\"{COUNTED}\"\n"
+        "ACTION==\"add\", SUBSYSTEM==\"block\", KERNEL==\"dm-*\", ENV{{SYNTH_UUID}}==\"\", ATTR{{queue/iostats}}=\"1\", TAG+=\"{COUNTED}\"\n"
     )
+}
+
+/// Whether nothing need be mounted before the directory, or what will be it, can be read.
+fn is_on_root(dir: &Path) -> bool {
+    let there = dir.ancestors().find_map(|dir| std::fs::metadata(dir).ok());
+    let root = std::fs::metadata("/").ok();
+    there.zip(root).is_none_or(|(there, root)| there.dev() == root.dev())
 }
 
 /// After the volumes are there and their records can be read, before any of them is mounted. At
 /// shutdown the order is turned round: it is stopped, and seals, once they are unmounted.
-fn unit(program: &str, state_dir: &str, trust: bool) -> String {
+///
+/// What needs a mount cannot come before all mounts: systemd would drop one job or the other.
+fn unit(program: &str, state_dir: &str, first: bool, trust: bool) -> String {
     let trust = if trust { " --trust-powered-off" } else { "" };
+    let target = if first { "local-fs-pre.target" } else { "local-fs.target" };
+    let wants = if first { "Wants=local-fs-pre.target\n" } else { "" };
     format!(
         "[Unit]
 Description=Changed-block tracking: put era back under its devices
@@ -87,9 +109,8 @@ DefaultDependencies=no
 RequiresMountsFor={state_dir}
 After=systemd-remount-fs.service lvm2-activation.service lvm2-monitor.service systemd-udev-settle.service
 Wants=systemd-udev-settle.service
-Before=local-fs-pre.target remote-fs-pre.target kubelet.service shutdown.target
-Wants=local-fs-pre.target
-Conflicts=shutdown.target
+Before={target} remote-fs-pre.target kubelet.service shutdown.target
+{wants}Conflicts=shutdown.target
 
 [Service]
 Type=oneshot
@@ -112,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_unit_runs_before_anything_is_mounted_and_seals_after() {
-        let text = unit("/usr/bin/eratrack", "/var/lib/eratrack", false);
+        let text = unit("/usr/bin/eratrack", "/var/lib/eratrack", true, false);
         for line in [
             "Before=local-fs-pre.target",
             "RequiresMountsFor=/var/lib/eratrack",
@@ -121,6 +142,24 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}");
         }
-        assert!(unit("/e", "/s", true).contains("--state-dir=/s --trust-powered-off\n"));
+        assert!(unit("/e", "/s", true, true).contains("--state-dir=/s --trust-powered-off\n"));
+    }
+
+    #[test]
+    fn what_was_there_before_udev_is_not_said_to_have_been_counted_from_the_start() {
+        assert!(rule().contains("ENV{SYNTH_UUID}==\"\", "), "{}", rule());
+    }
+
+    /// `systemd-analyze verify` finds a cycle else: the unit before all mounts, and after one.
+    #[test]
+    fn with_a_state_directory_that_is_mounted_it_is_not_before_all_mounts() {
+        let text = unit("/e", "/var/lib/eratrack", false, false);
+        assert!(!text.contains("local-fs-pre.target"), "{text}");
+        assert!(
+            text.contains("Before=local-fs.target") && text.contains("kubelet.service"),
+            "{text}"
+        );
+        assert!(is_on_root(Path::new("/")) && is_on_root(Path::new("/no/such/directory")));
+        assert!(!is_on_root(Path::new("/proc/sys/kernel")));
     }
 }
