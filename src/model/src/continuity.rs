@@ -26,9 +26,10 @@ pub struct Seal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Contents {
     /// A filesystem that writes its superblock, in the first MiB, whenever it is mounted to be
-    /// written: ext2 to ext4, XFS.
+    /// written, before anything else: ext2 to ext4.
     Filesystem,
-    /// Anything else: whoever writes it need not touch its ends.
+    /// Anything else: whoever writes it need not touch its ends. XFS writes its superblock when it
+    /// is unmounted, if at all: without checksums (`crc=0`) only when something was allocated.
     Unknown,
 }
 
@@ -140,14 +141,11 @@ pub fn judge(record: &Record, found: &Evidence, trust: Trust) -> Result<Proof, B
 
 /// What a device's first blocks say of its contents.
 pub fn contents(start: &[u8]) -> Contents {
-    let has = |offset: usize, mark: &[u8]| start.get(offset..offset + mark.len()) == Some(mark);
-    // s_magic in ext4.h, sb_magicnum in xfs_format.h.
-    let known = [(1024 + 56, &b"\x53\xef"[..]), (0, b"XFSB")];
-    if known.iter().any(|(offset, mark)| has(*offset, mark)) {
-        Contents::Filesystem
-    } else {
-        Contents::Unknown
-    }
+    // s_magic in ext4.h.
+    let ext = start.get(1024 + 56..1024 + 58) == Some(b"\x53\xef");
+    // A partition table may stand before the superblock of an earlier time.
+    let partitioned = start.get(510..512) == Some(b"\x55\xaa");
+    if ext && !partitioned { Contents::Filesystem } else { Contents::Unknown }
 }
 
 impl fmt::Display for Digest {
@@ -261,13 +259,21 @@ mod tests {
 
     #[test]
     fn filesystems_are_known_by_their_marks() {
+        let mut start = vec![0; 128 << 10];
+        start[1080..1082].copy_from_slice(b"\x53\xef");
+        assert_eq!(contents(&start), Contents::Filesystem);
+        start[510..512].copy_from_slice(b"\x55\xaa");
+        assert_eq!(
+            contents(&start),
+            Contents::Unknown,
+            "a partition table before an old superblock"
+        );
         let with = |offset: usize, mark: &[u8]| {
             let mut start = vec![0; 128 << 10];
             start[offset..offset + mark.len()].copy_from_slice(mark);
             contents(&start)
         };
-        assert_eq!(with(1080, b"\x53\xef"), Contents::Filesystem);
-        assert_eq!(with(0, b"XFSB"), Contents::Filesystem);
+        assert_eq!(with(0, b"XFSB"), Contents::Unknown);
         assert_eq!(with(512, b"EFI PART"), Contents::Unknown);
         assert_eq!(contents(&[]), Contents::Unknown);
     }
