@@ -49,8 +49,15 @@ pub(super) fn read<S: BlockSource>(walk: &mut Walk<'_, S>, root: SpaceMapRoot) -
     if root.nr_blocks > walk.blocks() {
         let (found, blocks) = (root.nr_blocks, walk.blocks());
         walk.report(Problem::MoreManagedThanThere { found, blocks });
+        // Room is taken for blocks that are there alone.
+        let there = SpaceMapRoot { nr_blocks: blocks, ..root };
+        let bits = walk
+            .within(Step::SpaceMapIndex(root.bitmap_root), |walk| read_index(walk, there, None));
+        let tree = walk.within(Step::ReferenceCounts, |walk| read_tree(walk, there));
+        return Some(SpaceMap { root: there, bits: bits?, tree, tree_is_whole: false });
     }
-    let bits = walk.within(Step::SpaceMapIndex(root.bitmap_root), |walk| read_index(walk, root));
+    let bits =
+        walk.within(Step::SpaceMapIndex(root.bitmap_root), |walk| read_index(walk, root, Some(0)));
     let lost = walk.lost;
     let tree = walk.within(Step::ReferenceCounts, |walk| read_tree(walk, root));
     let tree_is_whole = lost == walk.lost;
@@ -76,10 +83,10 @@ fn read_tree<S: BlockSource>(walk: &mut Walk<'_, S>, root: SpaceMapRoot) -> Vec<
 fn read_index<S: BlockSource>(
     walk: &mut Walk<'_, S>,
     root: SpaceMapRoot,
+    mut allocated: Option<u64>,
 ) -> Option<Vec<Option<u8>>> {
     let index = walk.follow(root.bitmap_root, BlockKind::SpaceMapIndex, true)?;
     let mut bits = Vec::new();
-    let mut allocated = Some(0);
     // At most as many as the index has entries, because nr_blocks is within MAX_BLOCKS.
     for first in (0..root.nr_blocks).step_by(usize::try_from(PER_BITMAP).unwrap_or(usize::MAX)) {
         let counted = PER_BITMAP.min(root.nr_blocks - first);
