@@ -1,8 +1,8 @@
-//! The kernel tier: each binary in a guest of its own, two at a time.
+//! The kernel tier: each binary in a guest of its own, two at a time where the processors are not wanted elsewhere.
 
 use std::{
     collections::BTreeSet,
-    sync::Mutex,
+    sync::{Mutex, mpsc::Receiver},
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +18,6 @@ use crate::{
     guest::{self, Limits, Program},
 };
 
-const GUESTS: usize = 2;
 /// How many guests the tests of one binary may end before the rest is given up.
 const BOOTS: u32 = 4;
 const MEMORY_MIB: u32 = 1024;
@@ -26,8 +25,14 @@ const LIMITS: Limits =
     Limits { total: Duration::from_secs(30 * 60), silence: Duration::from_secs(5 * 60) };
 
 /// Runs the kernel tests. Where all of the workspace's tests are built already, theirs are taken from those: built alone,
-/// with fewer features, they would be built once more.
-pub(crate) fn run(filter: Filter, all_built: bool, report: &Report) -> Outcome {
+/// with fewer features, they would be built once more. A second guest begins when `quiet` is hung up: a cluster beside two of
+/// them misses its deadlines on two processors.
+pub(crate) fn run(
+    filter: Filter,
+    all_built: bool,
+    quiet: &Receiver<()>,
+    report: &Report,
+) -> Outcome {
     let mut jobs = Vec::new();
     let binaries = if all_built {
         binaries::all()?.into_iter().filter(Binary::is_kernel).collect()
@@ -46,14 +51,16 @@ pub(crate) fn run(filter: Filter, all_built: bool, report: &Report) -> Outcome {
     jobs.sort_by_key(|(_, tests)| tests.len());
     let jobs = Mutex::new(jobs);
     let next = || jobs.lock().ok()?.pop();
-    thread::scope(|scope| {
-        for _ in 0..GUESTS {
-            scope.spawn(|| {
-                while let Some((binary, tests)) = next() {
-                    run_binary(&binary, tests, report);
-                }
-            });
+    let lane = || {
+        while let Some((binary, tests)) = next() {
+            run_binary(&binary, tests, report);
         }
+    };
+    thread::scope(|scope| {
+        scope.spawn(lane);
+        // An error is what is waited for: nobody is left who could send.
+        let _ = quiet.recv();
+        lane();
     });
     Ok(())
 }

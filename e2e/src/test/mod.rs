@@ -7,7 +7,7 @@ mod libtest;
 mod report;
 mod unit;
 
-use std::{path::PathBuf, process::ExitCode, thread};
+use std::{path::PathBuf, process::ExitCode, sync::mpsc, thread};
 
 use clap::ValueEnum;
 
@@ -42,15 +42,19 @@ pub(crate) fn run(filter: Option<&str>, tier: Option<Tier>) -> Outcome<ExitCode>
         report.tier("image", || Product::build().map(drop));
     }
     // Both wait more than they compute: for disks that are slow on purpose, for the minute, for pods.
+    let (busy, quiet) = mpsc::channel();
     thread::scope(|scope| {
         if chosen(Tier::Kernel) {
             let built = chosen(Tier::Unit);
             let report = &report;
-            scope.spawn(move || report.tier("kernel", || kernel::run(filter, built, report)));
+            scope.spawn(move || {
+                report.tier("kernel", || kernel::run(filter, built, &quiet, report));
+            });
         }
         if chosen(Tier::Cluster) {
             cluster::run(filter, &report);
         }
+        drop(busy);
     });
     Ok(report.conclude())
 }
