@@ -140,6 +140,12 @@ fn references_that_lead_elsewhere() {
         gap,
         &["error arrayKey: the array's next block has index 7, expected 1", "error field: "],
     );
+    // An index beyond all others, of a block that holds nothing, as is right for there.
+    let beyond = |f: &mut Forge| {
+        f.put(f.u64(array(f), POINTERS), 8, &[0, 0]);
+        f.put(array(f), 32, &[0xff; 8]);
+    };
+    finds("digested", beyond, &["error arrayKey: "]);
     let short = |f: &mut Forge| f.put(array(f), 16, &[1]);
     finds("unclean", short, &["error arrayTooShort: ", "warning countTooHigh: "]);
 }

@@ -205,9 +205,11 @@ impl<'a, S: BlockSource> Walk<'a, S> {
             walk.within(Step::ArrayBlock { index: key, block: number }, |walk| {
                 let Met { block, new: _ } = walk.follow(number, BlockKind::Array, new)?;
                 match leaf::values::<N>(number, block.bytes(), key, length) {
-                    Ok(values) => {
-                        on_values(walk, number, key.saturating_mul(leaf::capacity::<N>()), values);
+                    Ok(values) if key < leaves => {
+                        on_values(walk, number, key * leaf::capacity::<N>(), values);
                     }
+                    // Beyond the end, where a block that is right has none.
+                    Ok(_) => {}
                     Err(kind) => walk.report(kind.into()),
                 }
                 Some(())
