@@ -81,6 +81,19 @@ impl RunList {
     pub fn iter(&self) -> std::iter::Copied<std::slice::Iter<'_, Run>> {
         self.0.iter().copied()
     }
+
+    /// Every block that is in one of both.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let mut ours = self.iter().peekable();
+        let mut theirs = other.iter().peekable();
+        // Already in order, so that putting them in order is one pass.
+        Self::new(std::iter::from_fn(move || match (ours.peek(), theirs.peek()) {
+            (Some(one), Some(two)) if two < one => theirs.next(),
+            (Some(_), _) => ours.next(),
+            (None, _) => theirs.next(),
+        }))
+    }
 }
 
 impl<'a> IntoIterator for &'a RunList {

@@ -5,9 +5,11 @@
 //! [`stack::Observed`] + [`stack::Desired`] -> [`plan::plan`] -> [`plan::Plan`], or a
 //! [`refusal::Refusal`] with its reason -> [`check::check`] -> the executor.
 //! [`extents::ChangedBlocks`] -> runs -> [`slices::fit`] -> the texts that are published.
+//! The lists of several snapshots -> [`delta::path`] -> [`delta::Delta::union`] -> what changed between two of them.
 
 pub mod check;
 pub mod continuity;
+pub mod delta;
 pub mod discards;
 pub mod extents;
 mod granularity;
