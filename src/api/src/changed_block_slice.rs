@@ -82,18 +82,35 @@ pub enum Encoding {
 
 /// What the snapshot's status says of a list cut into these `ranges` texts, in the order of their index.
 pub fn summary<'a>(parts: impl IntoIterator<Item = &'a str>) -> SliceSummary {
-    let mut digest = Sha256::new();
-    let (mut count, mut bytes) = (0, 0_u64);
-    for part in parts {
-        if count > 0 {
-            digest.update(b",");
-            bytes += 1;
+    parts.into_iter().fold(Summing::default(), Summing::with).finish()
+}
+
+/// The same, for who does not hold all the texts at once.
+#[derive(Clone, Debug, Default)]
+pub struct Summing {
+    digest: Sha256,
+    count: u32,
+    bytes: u64,
+}
+
+impl Summing {
+    /// With the `ranges` of the next slice.
+    #[must_use]
+    pub fn with(mut self, part: &str) -> Self {
+        if self.count > 0 {
+            self.digest.update(b",");
+            self.bytes += 1;
         }
-        digest.update(part.as_bytes());
-        bytes += part.len() as u64;
-        count += 1;
+        self.digest.update(part.as_bytes());
+        self.bytes += part.len() as u64;
+        self.count += 1;
+        self
     }
-    SliceSummary { count, bytes, sha256: hex(&digest.finalize()) }
+
+    /// Once it has seen them all.
+    pub fn finish(self) -> SliceSummary {
+        SliceSummary { count: self.count, bytes: self.bytes, sha256: hex(&self.digest.finalize()) }
+    }
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ pub enum DeltaError {
         after: String,
     },
     /// Not of the same chain.
-    #[error("the chain broke between {first} and {second}{}; copy in full from a later full snapshot on", because(.reason))]
+    #[error("the chain broke between {first} and {second}{}; copy in full from a later full snapshot on", because(.reason.as_ref()))]
     OtherChain {
         /// One snapshot.
         first: String,
@@ -150,8 +150,8 @@ pub enum DeltaError {
     },
 }
 
-fn because(reason: &Option<String>) -> String {
-    reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default()
+fn because(reason: Option<&String>) -> String {
+    reason.map(|reason| format!(" ({reason})")).unwrap_or_default()
 }
 
 impl Line {

@@ -3,6 +3,8 @@
 mod agent;
 mod cli;
 mod controller;
+#[allow(dead_code, unused_imports)] // until the plugin's commands are in
+mod delta;
 mod event_note;
 mod exit;
 mod http_server;
