@@ -30,10 +30,10 @@ fn table(printed: &str) -> Outcome<String> {
     let unchanged = median("unchanged")?;
     let mut text = format!(
         "a round of 1 TiB, nothing changed: {unchanged:.0} ms (goal: under {GOAL_UNCHANGED} ms)\n\n\
-         1 % of 100 GiB changed          replicate ms    dd ms  rate, of dd  goal\n"
+         1 % of 256 GiB changed          replicate ms    dd ms  rate, of dd  goal\n"
     );
     for (what, name, goal) in [
-        ("piece", "1 GiB in one piece", GOAL_RATE),
+        ("piece", "2.6 GiB in one piece", GOAL_RATE),
         ("scattered", "256 MiB, each fourth block", 0.0),
     ] {
         let (ours, dd) = (median(&format!("{what} replicate"))?, median(&format!("{what} dd"))?);
@@ -41,7 +41,7 @@ fn table(printed: &str) -> Outcome<String> {
         let line = format!("{name:31} {ours:12.0} {dd:8.0} {:12.2}  {goal}", dd / ours);
         writeln!(text, "{}", line.trim_end())?;
     }
-    text += "medians of rounds in turn, in one boot; dd copies as many bytes in one piece";
+    text += "medians of rounds in turn, in one boot; dd copies the same bytes, or as many in one piece, to the same place";
     Ok(text)
 }
 

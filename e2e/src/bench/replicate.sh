@@ -30,21 +30,24 @@ for round in 1 2 3 4 5 6 7 8 9 10; do
     echo "unchanged $(($(milliseconds) - start))"
 done
 
-# 1 % of 100 GiB, written in one piece, and as every fourth block.
-sparse part 100
+# 1 % of 256 GiB, written in one piece, and 256 MiB as every fourth block. The first round is the one that
+# makes the files grow. What is compared: the same bytes to the same place, again, by dd.
+sparse part 256
 copied() {
     milliseconds=$(replicate part | tee /dev/stderr | sed 's/.*"milliseconds":\([0-9]*\).*/\1/')
-    echo "$1 replicate $milliseconds"
     start=$(milliseconds)
-    dd if=/dev/mapper/part of=/run/target/dd.img bs=4M iflag=direct oflag=direct skip=2560 seek=2560 "count=$2" \
+    dd if=/dev/mapper/part of=/run/target/part bs=4M iflag=direct oflag=direct skip=2560 seek=2560 "count=$2" \
         conv=notrunc,fsync status=none
-    echo "$1 dd $(($(milliseconds) - start))"
+    if test "$3" -gt 0; then
+        echo "$1 replicate $milliseconds"
+        echo "$1 dd $(($(milliseconds) - start))"
+    fi
 }
-for round in 1 2 3 4 5; do
-    fio --name=x --filename=/dev/mapper/part --direct=1 --rw=write --bs=4M --offset=10G --size=1G --buffer_pattern=0x5a5aa5 \
-        --output=/dev/null
-    copied piece 256
+for round in 0 1 2 3 4 5 6 7; do
+    fio --name=x --filename=/dev/mapper/part --direct=1 --rw=write --bs=4M --offset=10G --size=2624M \
+        --buffer_pattern=0x5a5aa5 --output=/dev/null
+    copied piece 656 "$round"
     fio --name=x --filename=/dev/mapper/part --direct=1 --rw=write:768k --bs=256k --offset=10G --size=1G --io_size=256M \
         --buffer_pattern=0xa5a55a --output=/dev/null
-    copied scattered 64
+    copied scattered 64 "$round"
 done

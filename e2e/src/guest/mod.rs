@@ -349,7 +349,7 @@ fn scratch_disks(name: &str) -> Result<(Vec<PathBuf>, Ticket), Error> {
     let (directory, ticket) = scratch(name, &paths::cache().join("guests"))?;
     let disks = vec![directory.join("scratch.img"), directory.join("empty.img")];
     for disk in &disks {
-        let made = File::create(disk).and_then(|file| file.set_len(4 << 30));
+        let made = File::create(disk).and_then(|file| file.set_len(8 << 30));
         made.map_err(|source| Error::Prepare {
             name: name.to_owned(),
             path: disk.clone(),

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use era_metadata::render::{self, Header};
-use era_metadata::{BlockSource, Era, Metadata, Run, View};
+use era_metadata::{BlockSet, BlockSource, Era, Metadata, Run, View};
 use eratrack_dm::Host;
 use eratrack_model::record::Record;
 
 use super::DeviceError;
 use super::heat_map::{self, Ink, Picture, Shape};
+use super::progress::Meter;
 use super::source::SourceArgs;
 
 /// What to list, and how.
@@ -83,10 +84,11 @@ pub(super) fn run(args: &ChangedArgs, out: &mut impl Write) -> Result<(), Device
     if let Some(file) = &args.picture.bitmap {
         return draw(args, file.as_ref(), out);
     }
-    match args.source.stack()? {
-        Some((host, record)) => list_stack(args, &host, &record, out),
-        None => args.source.read_image(|source, view| print_changes(args, source, view, out))?,
+    if let Some((host, record)) = args.source.stack()? {
+        return list_stack(args, &host, &record, out);
     }
+    let list = args.source.read_image(Meter::new(), |source, view| changes(args, source, view))?;
+    print_changes(args, &list?, out)
 }
 
 fn list_stack(
@@ -116,12 +118,12 @@ fn list_stack(
     print_runs(args, &header, length, || changes.runs.iter(), out)
 }
 
-fn print_changes(
+/// What the metadata says changed.
+fn changes(
     args: &ChangedArgs,
     source: &(impl BlockSource + ?Sized),
     view: View,
-    out: &mut impl Write,
-) -> Result<(), DeviceError> {
+) -> Result<(Header, BlockSet), DeviceError> {
     let unreadable = |source| DeviceError::Metadata { path: args.source.name(), source };
     let metadata = Metadata::open(source, view).map_err(unreadable)?;
     let since = Era(args.since);
@@ -132,7 +134,15 @@ fn print_changes(
         block_bytes: u64::from(metadata.granularity_sectors()) * 512,
         device_blocks: metadata.nr_blocks().into(),
     };
-    print_runs(args, &header, None, || blocks.runs(), out)
+    Ok((header, blocks))
+}
+
+fn print_changes(
+    args: &ChangedArgs,
+    (header, blocks): &(Header, BlockSet),
+    out: &mut impl Write,
+) -> Result<(), DeviceError> {
+    print_runs(args, header, None, || blocks.runs(), out)
 }
 
 /// `length` is the device's in bytes, where it is known.
@@ -158,7 +168,9 @@ fn draw(
     file: Option<&PathBuf>,
     out: &mut impl Write,
 ) -> Result<(), DeviceError> {
-    let gathered = args.source.read(|source, view| gather(args, file.is_some(), source, view))?;
+    let gathered = args
+        .source
+        .read(Meter::new(), |source, view| gather(args, file.is_some(), source, view))?;
     let picture =
         gathered.map_err(|source| DeviceError::Metadata { path: args.source.name(), source })?;
     let Some(file) = file else {
@@ -227,7 +239,9 @@ mod tests {
     fn printed(since: &str, output: &str) -> String {
         let args = ["changed", "--image", "odd.img", "--since", since, "--output", output];
         let mut out = Vec::new();
-        print_changes(&changed_args(&args), &fixture("odd"), View::Live, &mut out).unwrap();
+        let args = changed_args(&args);
+        let list = changes(&args, &fixture("odd"), View::Live).unwrap();
+        print_changes(&args, &list, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -306,7 +320,7 @@ mod tests {
     fn errors_name_the_file_and_the_place() {
         let args = changed_args(&["changed", "--image", "blank.img", "--since", "1"]);
         let blank = MemorySource::new(vec![0; 4096]);
-        let error = print_changes(&args, &blank, View::Live, &mut Vec::new()).unwrap_err();
+        let error = changes(&args, &blank, View::Live).unwrap_err();
         let text = crate::exit::chain(&error);
         let start = "cannot read the metadata in blank.img: superblock: block 0 is all zeroes";
         assert!(text.starts_with(start), "{text}");

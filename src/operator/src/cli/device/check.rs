@@ -7,6 +7,7 @@ use era_metadata::check::{self, Finding, Report, Severity, Summary};
 use serde::Serialize;
 
 use super::DeviceError;
+use super::progress::Meter;
 use super::source::SourceArgs;
 
 /// What to check, and how to tell.
@@ -32,8 +33,9 @@ enum Output {
 
 /// Checks what there is.
 pub(super) fn run(args: &CheckArgs, out: &mut impl Write) -> Result<(), DeviceError> {
-    let checked =
-        args.source.read(|source, view| check::check(&source, view, args.limit.into()))?;
+    let checked = args
+        .source
+        .read(Meter::new(), |source, view| check::check(&source, view, args.limit.into()))?;
     let report =
         checked.map_err(|source| DeviceError::Metadata { path: args.source.name(), source })?;
     print(args, &report, out)

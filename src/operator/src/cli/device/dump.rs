@@ -1,12 +1,13 @@
 //! All of dm-era's metadata, as text.
 
-use std::io::{self, BufWriter, Seek, Write};
+use std::io::{self, BufWriter, IsTerminal, Seek, Write};
 
 use clap::{Args, ValueEnum};
 use era_metadata::dump::{self as dumping, DumpError};
 use era_metadata::{BlockSource, Metadata, View};
 
 use super::DeviceError;
+use super::progress::Meter;
 use super::source::SourceArgs;
 
 /// What to dump, and how.
@@ -34,9 +35,11 @@ pub(super) fn run(args: &DumpArgs, out: &mut impl Write) -> Result<(), DeviceErr
         DumpError::Write(error) => DeviceError::Print(error),
     };
     if !args.source.is_stack() {
+        // A line of its own would be lost among those that are printed.
+        let meter = if io::stdout().is_terminal() { Meter::off() } else { Meter::new() };
         return args
             .source
-            .read_image(|source, view| dump(args, source, view, out))?
+            .read_image(meter, |source, view| dump(args, source, view, out))?
             .map_err(failed);
     }
     // Nothing else can be done to a stack while it is read, and whoever takes what is printed may take
@@ -44,7 +47,7 @@ pub(super) fn run(args: &DumpArgs, out: &mut impl Write) -> Result<(), DeviceErr
     let path = std::env::temp_dir();
     let spool = |source| DeviceError::Write { path: path.clone(), source };
     let mut file = BufWriter::new(tempfile::tempfile().map_err(spool)?);
-    match args.source.read(|source, view| dump(args, source, view, &mut file))? {
+    match args.source.read(Meter::new(), |source, view| dump(args, source, view, &mut file))? {
         Err(DumpError::Write(source)) => return Err(spool(source)),
         dumped => dumped.map_err(failed)?,
     }

@@ -25,6 +25,7 @@ mod target;
 mod tree;
 mod unit;
 mod view;
+mod watched;
 
 use std::io::{self, BufWriter, Write};
 

@@ -24,6 +24,11 @@ impl Meter {
         Self { on, what: "", began: Instant::now(), from: 0, shown: None }
     }
 
+    /// Where something else is printed meanwhile.
+    pub(super) fn off() -> Self {
+        Self { on: false, ..Self::new() }
+    }
+
     /// So many bytes of so many are done.
     pub(super) fn show(&mut self, what: &'static str, done: u64, total: u64) {
         if !self.on {

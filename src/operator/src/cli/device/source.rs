@@ -9,6 +9,8 @@ use eratrack_model::record::Record;
 
 use super::machine::MachineArgs;
 use super::offline::{self, SnapshotArgs};
+use super::progress::Meter;
+use super::watched::Watched;
 use super::{DeviceError, target};
 
 /// Where the metadata is.
@@ -45,25 +47,28 @@ impl SourceArgs {
         Ok(Some((host, record)))
     }
 
-    /// Reads the metadata, whichever it is.
+    /// Reads the metadata, whichever it is; the meter shows how far that is.
     pub(super) fn read<T>(
         &self,
+        meter: Meter,
         read: impl FnOnce(&dyn BlockSource, View) -> T,
     ) -> Result<T, DeviceError> {
         if let Some((host, record)) = self.stack()? {
+            let read = |source: &dyn BlockSource, view| read(&Watched::new(source, meter), view);
             return Ok(host.read_snapshot(&record, read)?);
         }
-        self.read_image(read)
+        self.read_image(meter, read)
     }
 
     /// Reads the image.
     pub(super) fn read_image<T>(
         &self,
+        meter: Meter,
         read: impl FnOnce(&dyn BlockSource, View) -> T,
     ) -> Result<T, DeviceError> {
         let view = self.snapshot.view();
         let source = offline::open(self.image(), view)?;
-        Ok(read(&source, view))
+        Ok(read(&Watched::new(&source, meter), view))
     }
 
     /// What the metadata is called in messages.
