@@ -93,7 +93,8 @@ fn read_list(kubectl: &Kubectl, name: &str, snapshot: &Value) -> Outcome<Blocks>
     let status = &snapshot["status"];
     let count =
         status["slices"]["count"].as_u64().ok_or("a ready snapshot has no count of slices")?;
-    let slices = (0..count)
+    let first = status["slices"]["first"].as_u64().unwrap_or(0);
+    let slices = (first..first + count)
         .map(|index| kubectl.json(&["get", "changedblockslice", &format!("{name}-{index}")]))
         .collect::<Outcome<Vec<Value>>>()?;
     let strangers = slices.iter().any(|it| it["snapshot"]["uid"] != snapshot["metadata"]["uid"]);

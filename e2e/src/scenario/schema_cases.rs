@@ -131,6 +131,7 @@ pub(super) fn created() -> Vec<Created> {
     cases.extend(granularities());
     cases.extend(schedules());
     cases.extend(schedule_options());
+    cases.extend(keeping());
     cases.extend(volumes());
     cases.extend(snapshots_by_hand());
     cases.extend(slices());
@@ -321,18 +322,6 @@ fn schedule_options() -> Vec<Created> {
             zone("../etc/passwd"),
             "spec.snapshots.timeZone: Invalid value",
         ),
-        accepted("the least kept", snapshots(json!({ "keep": { "last": 1 } }))),
-        accepted("the most kept", snapshots(json!({ "keep": { "last": 128 } }))),
-        refused(
-            "nothing kept",
-            snapshots(json!({ "keep": { "last": 0 } })),
-            "spec.snapshots.keep.last in body should be greater than or equal to 1",
-        ),
-        refused(
-            "too many kept",
-            snapshots(json!({ "keep": { "last": 129 } })),
-            "spec.snapshots.keep.last in body should be less than or equal to 128",
-        ),
         accepted("a short deadline", snapshots(json!({ "startingDeadlineSeconds": 10 }))),
         refused(
             "a deadline nobody meets",
@@ -348,6 +337,54 @@ fn schedule_options() -> Vec<Created> {
             "snapshots without a schedule",
             snapshots(json!({ "schedule": null })),
             "spec.snapshots.schedule: Required value",
+        ),
+    ]
+}
+
+fn keeping() -> Vec<Created> {
+    let keep = |keep: Value| snapshots(json!({ "keep": keep }));
+    let nothing = "spec.snapshots.keep: Invalid value: keeps nothing: give at least one of last, hourly, daily, weekly, monthly and within that is not 0";
+    let sum = "spec.snapshots.keep: Invalid value: last, hourly, daily, weekly and monthly together must be at most 128";
+    let within = "spec.snapshots.keep.within in body should match";
+    vec![
+        accepted("what is kept without a word", keep(json!({}))),
+        accepted("the least kept", keep(json!({ "last": 1 }))),
+        accepted("the most kept", keep(json!({ "last": 128 }))),
+        accepted(
+            "every rule",
+            keep(
+                json!({ "last": 4, "hourly": 24, "daily": 7, "weekly": 5, "monthly": 12, "within": "1y6m14d12h" }),
+            ),
+        ),
+        accepted("a rule that is off", keep(json!({ "last": 0, "daily": 7 }))),
+        accepted("a span alone", keep(json!({ "within": "36h" }))),
+        refused("nothing kept", keep(json!({ "last": 0 })), nothing),
+        refused("nothing kept by any rule", keep(json!({ "daily": 0, "monthly": 0 })), nothing),
+        refused("nothing kept by a span", keep(json!({ "last": 0, "within": "0d" })), nothing),
+        refused(
+            "too many kept",
+            keep(json!({ "last": 129 })),
+            "spec.snapshots.keep.last in body should be less than or equal to 128",
+        ),
+        refused("too many kept together", keep(json!({ "hourly": 100, "daily": 29 })), sum),
+        refused("a span of weeks", keep(json!({ "within": "2w" })), within),
+        refused("a span out of order", keep(json!({ "within": "5h3d" })), within),
+        refused(
+            "a rule there is not",
+            keep(json!({ "yearly": 3 })),
+            "unknown field \"spec.snapshots.keep.yearly\"",
+        ),
+        accepted("an hour of jitter", snapshots(json!({ "jitterSeconds": 3600 }))),
+        refused(
+            "more than an hour of jitter",
+            snapshots(json!({ "jitterSeconds": 3601 })),
+            "should be less than or equal to 3600",
+        ),
+        accepted("one at a time", snapshots(json!({ "concurrencyPolicy": "Forbid" }))),
+        refused(
+            "two at a time",
+            snapshots(json!({ "concurrencyPolicy": "Allow" })),
+            "spec.snapshots.concurrencyPolicy: Unsupported value: \"Allow\": supported values: \"Forbid\"",
         ),
     ]
 }
@@ -435,6 +472,24 @@ fn slices() -> Vec<Created> {
             "a 17th slice",
             slice(json!({ "metadata": { "name": "data-1-16" }, "index": 16, "count": 17 })),
             "should be less than or equal to 1",
+        ),
+        accepted(
+            "the first slice of a merge",
+            slice(json!({ "metadata": { "name": "data-1-16" }, "index": 16 })),
+        ),
+        accepted(
+            "the last slice of a merge",
+            slice(json!({ "metadata": { "name": "data-1-31" }, "index": 31, "count": 16 })),
+        ),
+        refused(
+            "a slice of a merge beyond the count",
+            slice(json!({ "metadata": { "name": "data-1-17" }, "index": 17 })),
+            contradiction,
+        ),
+        refused(
+            "a slice of no place",
+            slice(json!({ "metadata": { "name": "data-1-32" }, "index": 32 })),
+            "should be less than or equal to 31",
         ),
         refused("an open range", ranges("0,2-"), "ranges: Invalid value: \"0,2-\""),
         refused("a slice of nothing", ranges(""), "ranges in body should be at least 1 chars long"),
@@ -723,8 +778,10 @@ fn settled_transitions() -> Vec<Transition> {
         write,
         expectation,
     };
-    let settled =
-        "status: Invalid value: slices, sinceEra and base of a complete snapshot never change";
+    let settled = "status: Invalid value: slices, sinceEra and base of a complete snapshot never change, unless an earlier one is merged into it and sinceEra falls";
+    let back = "status: Invalid value: a delta may only reach further back";
+    let merged_list = json!({ "count": 1, "first": 16, "bytes": 1, "sha256": SHA256 });
+    let base = json!({ "name": "earlier", "uid": OTHER_UID });
     vec![
         case("complete, and said once more", ready(json!({ "changed": "0" })), Accepted),
         case(
@@ -734,8 +791,34 @@ fn settled_transitions() -> Vec<Transition> {
         ),
         case("complete, and then no slices", status(json!({ "slices": null })), Refused(settled)),
         case(
-            "complete, and then since earlier",
+            "complete, and another merged into it",
+            status(json!({ "sinceEra": 5, "slices": merged_list.clone(), "base": base })),
+            Accepted,
+        ),
+        // An unchanged one adds nothing to the list.
+        case(
+            "complete, and an empty one merged into it",
             status(json!({ "sinceEra": 5 })),
+            Accepted,
+        ),
+        case(
+            "complete, and then since earlier without a list",
+            status(json!({ "sinceEra": 5, "slices": null })),
+            Refused("Ready needs era"),
+        ),
+        case(
+            "complete, and then since later with another list",
+            status(json!({ "sinceEra": 8, "slices": merged_list.clone() })),
+            Refused(back),
+        ),
+        case(
+            "complete, and then another list since the same",
+            status(json!({ "sinceEra": 7, "slices": merged_list })),
+            Refused(settled),
+        ),
+        case(
+            "complete, and then full since earlier",
+            status(json!({ "sinceEra": 5, "type": "Full" })),
             Refused(settled),
         ),
         case(
@@ -784,7 +867,9 @@ pub(super) fn written_defaults() -> [(Value, Value); 2] {
             "timeZone": "Etc/UTC",
             "suspend": false,
             "startingDeadlineSeconds": 300,
-            "keep": { "last": 24 },
+            "jitterSeconds": 0,
+            "concurrencyPolicy": "Forbid",
+            "keep": {},
         },
     });
     [

@@ -1,7 +1,7 @@
 //! `ChangedBlockSlice`: a part of a snapshot's list of changed blocks.
 //!
-//! Data, not state: made whole, never changed, found by name (`<snapshot>-0` … `<snapshot>-<count - 1>`), never by list
-//! or watch.
+//! Data, not state: made whole, never changed, found by name (`<snapshot>-<first>` … `<snapshot>-<first + count - 1>`, with
+//! `first` and `count` from the snapshot's status), never by list or watch.
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -26,7 +26,7 @@ use crate::reference::SnapshotRef;
     category = "eratrack",
     doc = "A part of the list of changed blocks of an EraSnapshot, found by name: the snapshot's name, a hyphen, and the index. Immutable.",
     validation = Rule::new("self.metadata.name.startsWith(self.snapshot.name + '-') && self.metadata.name.substring(size(self.snapshot.name) + 1) == string(self.index)").message("metadata.name must be the snapshot's name, a hyphen and the index"),
-    validation = Rule::new("self.index < self.count && self.first <= self.last && self.blocks <= self.last - self.first + 1").message("index, first, last and blocks contradict each other"),
+    validation = Rule::new("self.index % 16 < self.count && self.first <= self.last && self.blocks <= self.last - self.first + 1").message("index, first, last and blocks contradict each other"),
     validation = Rule::new("self.snapshot == oldSelf.snapshot && self.index == oldSelf.index && self.count == oldSelf.count && self.blockSizeBytes == oldSelf.blockSizeBytes && self.encoding == oldSelf.encoding && self.ranges == oldSelf.ranges").message("a slice is immutable"),
     validation = Rule::new("self.blocks == oldSelf.blocks && self.first == oldSelf.first && self.last == oldSelf.last && has(self.nodeName) == has(oldSelf.nodeName) && (!has(self.nodeName) || self.nodeName == oldSelf.nodeName)").message("a slice is immutable"),
     selectable = ".snapshot.name",
@@ -47,8 +47,8 @@ pub struct ChangedBlockSliceFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub node_name: Option<String>,
-    /// Which part it is, from 0.
-    #[schemars(range(min = 0, max = 15))]
+    /// Which part it is, from 0; or from 16, if the list was made by a merge (see `status.slices.first` of the snapshot).
+    #[schemars(range(min = 0, max = 31))]
     pub index: u32,
     /// How many parts there are.
     #[schemars(range(min = 1, max = 16))]
@@ -109,7 +109,8 @@ impl Summing {
 
     /// Once it has seen them all.
     pub fn finish(self) -> SliceSummary {
-        SliceSummary { count: self.count, bytes: self.bytes, sha256: hex(&self.digest.finalize()) }
+        let Self { digest, count, bytes } = self;
+        SliceSummary { count, first: 0, bytes, sha256: hex(&digest.finalize()) }
     }
 }
 

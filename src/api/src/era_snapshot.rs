@@ -1,8 +1,9 @@
 //! `EraSnapshot`: one boundary of one volume, and the account of what changed up to it.
 //!
 //! `sinceEra` and `era` make its list self-contained: it stays answerable when its base object is gone, and
-//! `next.sinceEra == this.era` proves a chain unbroken. Once it is complete none of that changes, which the schema
-//! itself enforces: a reader that has the digest has the list, and whoever wrote it twice would be refused.
+//! `next.sinceEra == this.era` proves a chain unbroken. Once it is complete that changes in one way only, which the schema
+//! itself enforces: when the snapshot before it is merged into it, `sinceEra` falls, and list and digest with it. A reader
+//! that has the digest has the list, and whoever wrote it twice would be refused.
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -57,7 +58,7 @@ pub struct EraSnapshotSpec {
 /// rest, and Ready in one write with count and digest.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = schema::rules(&[("!has(oldSelf.conditions) || !oldSelf.conditions.exists(c, c.type == 'Failed' && c.status == 'True') || self == oldSelf", "a failed snapshot stays failed"), ("!has(self.conditions) || !(self.conditions.exists(c, c.type == 'Failed' && c.status == 'True') && self.conditions.exists(c, c.type == 'Ready' && c.status == 'True'))", "a snapshot cannot be both Ready and Failed"), ("!has(self.era) || (has(self.chainID) && has(self.nodeName))", "a boundary needs chainID and nodeName beside era"), ("!has(oldSelf.era) || (has(self.era) && has(self.chainID) && has(self.nodeName) && self.era == oldSelf.era && self.chainID == oldSelf.chainID && self.nodeName == oldSelf.nodeName)", "era, chainID and nodeName of a boundary never change"), ("!has(self.sinceEra) || !has(self.era) || self.sinceEra <= self.era", "sinceEra must not be greater than era"), ("!has(oldSelf.sinceEra) || (has(self.sinceEra) && self.sinceEra <= oldSelf.sinceEra)", "a delta may only reach further back"), ("!has(self.conditions) || !self.conditions.exists(c, c.type == 'Ready' && c.status == 'True') || (has(self.era) && has(self.chainID) && has(self.type) && has(self.slices) && (self.type == 'Full' || has(self.sinceEra)))", "Ready needs era, chainID, type and slices, and sinceEra when Incremental"), ("!has(oldSelf.conditions) || !oldSelf.conditions.exists(c, c.type == 'Ready' && c.status == 'True') || (has(self.slices) == has(oldSelf.slices) && (!has(self.slices) || self.slices == oldSelf.slices) && has(self.sinceEra) == has(oldSelf.sinceEra) && (!has(self.sinceEra) || self.sinceEra == oldSelf.sinceEra) && has(self.base) == has(oldSelf.base) && (!has(self.base) || self.base == oldSelf.base))", "slices, sinceEra and base of a complete snapshot never change")])))]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[("!has(oldSelf.conditions) || !oldSelf.conditions.exists(c, c.type == 'Failed' && c.status == 'True') || self == oldSelf", "a failed snapshot stays failed"), ("!has(self.conditions) || !(self.conditions.exists(c, c.type == 'Failed' && c.status == 'True') && self.conditions.exists(c, c.type == 'Ready' && c.status == 'True'))", "a snapshot cannot be both Ready and Failed"), ("!has(self.era) || (has(self.chainID) && has(self.nodeName))", "a boundary needs chainID and nodeName beside era"), ("!has(oldSelf.era) || (has(self.era) && has(self.chainID) && has(self.nodeName) && self.era == oldSelf.era && self.chainID == oldSelf.chainID && self.nodeName == oldSelf.nodeName)", "era, chainID and nodeName of a boundary never change"), ("!has(self.sinceEra) || !has(self.era) || self.sinceEra <= self.era", "sinceEra must not be greater than era"), ("!has(oldSelf.sinceEra) || (has(self.sinceEra) && self.sinceEra <= oldSelf.sinceEra)", "a delta may only reach further back"), ("!has(self.conditions) || !self.conditions.exists(c, c.type == 'Ready' && c.status == 'True') || (has(self.era) && has(self.chainID) && has(self.type) && has(self.slices) && (self.type == 'Full' || has(self.sinceEra)))", "Ready needs era, chainID, type and slices, and sinceEra when Incremental"), ("!has(oldSelf.conditions) || !oldSelf.conditions.exists(c, c.type == 'Ready' && c.status == 'True') || (has(self.slices) == has(oldSelf.slices) && (!has(self.slices) || self.slices == oldSelf.slices) && has(self.sinceEra) == has(oldSelf.sinceEra) && (!has(self.sinceEra) || self.sinceEra == oldSelf.sinceEra) && has(self.base) == has(oldSelf.base) && (!has(self.base) || self.base == oldSelf.base)) || (has(self.slices) && has(self.sinceEra) && has(oldSelf.sinceEra) && self.sinceEra < oldSelf.sinceEra && has(self.type) && self.type == 'Incremental' && self.conditions.exists(c, c.type == 'Ready' && c.status == 'True'))", "slices, sinceEra and base of a complete snapshot never change, unless an earlier one is merged into it and sinceEra falls")])))]
 pub struct EraSnapshotStatus {
     /// The node whose agent makes the boundary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,14 +138,31 @@ pub enum SnapshotType {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SliceSummary {
-    /// How many slices there are, named `<snapshot>-0` and so on; none when nothing changed.
+    /// How many slices there are, named `<snapshot>-<first>` and so on; none when nothing changed.
     #[schemars(range(min = 0, max = 16))]
     pub count: u32,
+    /// The index of the first slice: 0, or 16. Each merge writes its slices to the other place, so that those that are
+    /// valid stay until the status names the new ones.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 16))]
+    pub first: u32,
     /// The length of the list: of all `ranges` together, joined by commas.
     pub bytes: u64,
     /// The SHA-256 of all `ranges` together, joined by commas, in hexadecimal digits.
     #[schemars(length(max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub sha256: String,
+}
+
+impl SliceSummary {
+    /// The indexes of the slices, in the order of the list.
+    pub fn indexes(&self) -> std::ops::Range<u32> {
+        self.first..self.first.saturating_add(self.count)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn deadline() -> u32 {

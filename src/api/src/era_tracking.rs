@@ -78,23 +78,69 @@ pub struct Snapshots {
     /// Stops the schedule only: tracking goes on, and the chain stays whole.
     #[serde(default)]
     pub suspend: bool,
-    /// How late, in seconds, a snapshot may start after its time; later than that it is left out.
+    /// How late, in seconds, a snapshot may start after its time; later than that it is left out, and counted as missed.
     #[serde(default = "starting_deadline")]
     #[schemars(range(min = 10, max = 86400))]
     pub starting_deadline_seconds: u32,
-    /// How many are kept.
+    /// Spreads the snapshots of many claims: each starts so many seconds after its time at most, always as many for one
+    /// claim, and before the next time. Its name keeps the minute of the schedule.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 3600))]
+    pub jitter_seconds: u32,
+    /// What happens while another snapshot of the claim is under way.
+    #[serde(default)]
+    pub concurrency_policy: ConcurrencyPolicy,
+    /// Which are kept.
     #[serde(default)]
     pub keep: Keep,
 }
 
-/// How many scheduled snapshots of a volume are kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What happens when a snapshot is due while another of its claim is under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum ConcurrencyPolicy {
+    /// It waits for the other, within the starting deadline or until the next time; then it is missed.
+    #[default]
+    Forbid,
+}
+
+/// Which complete scheduled snapshots of a volume are kept: those that any of the rules keeps, and always the newest. Rules
+/// that are left out, or 0, keep none; without any rule the newest 24 are kept. Days, weeks and months are those of the
+/// schedule's time zone. What goes from the middle is merged into the next snapshot first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[
+    ("(!has(self.last) && !has(self.hourly) && !has(self.daily) && !has(self.weekly) && !has(self.monthly) && !has(self.within)) || (has(self.last) && self.last > 0) || (has(self.hourly) && self.hourly > 0) || (has(self.daily) && self.daily > 0) || (has(self.weekly) && self.weekly > 0) || (has(self.monthly) && self.monthly > 0) || (has(self.within) && self.within.matches('[1-9]'))", "keeps nothing: give at least one of last, hourly, daily, weekly, monthly and within that is not 0"),
+    ("(has(self.last) ? self.last : 0) + (has(self.hourly) ? self.hourly : 0) + (has(self.daily) ? self.daily : 0) + (has(self.weekly) ? self.weekly : 0) + (has(self.monthly) ? self.monthly : 0) <= 128", "last, hourly, daily, weekly and monthly together must be at most 128"),
+])))]
 pub struct Keep {
-    /// The newest complete ones.
-    #[serde(default = "keep_last")]
-    #[schemars(range(min = 1, max = 128))]
-    pub last: u32,
+    /// The newest, so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 128))]
+    pub last: Option<u32>,
+    /// The newest of each hour, for the last so many hours that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 128))]
+    pub hourly: Option<u32>,
+    /// The newest of each day, for the last so many days that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 128))]
+    pub daily: Option<u32>,
+    /// The newest of each week from Monday to Sunday (ISO 8601), for the last so many weeks that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 128))]
+    pub weekly: Option<u32>,
+    /// The newest of each month, for the last so many months that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 128))]
+    pub monthly: Option<u32>,
+    /// All that are not older than the newest by this: years, months, days and hours, such as `1y6m`, `14d` or `2d12h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 2, max = 24),
+        regex(pattern = r"^([0-9]{1,2}y)?([0-9]{1,3}m)?([0-9]{1,4}d)?([0-9]{1,5}h)?$")
+    )]
+    pub within: Option<String>,
 }
 
 /// How the claims are tracked, and how current their snapshots are.
@@ -129,16 +175,21 @@ pub struct EraTrackingStatus {
     /// The next time the schedule fires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_snapshot_time: Option<Time>,
+    /// How many scheduled times passed without the snapshot of some claim: too late, or without room for its list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed_runs: Option<u64>,
+    /// The last of these times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_missed_time: Option<Time>,
+    /// The last value of the annotation `eratrack.dev/snapshot-now` whose snapshots were created; of one that is longer
+    /// than 128 bytes, `sha256:` and its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub snapshot_now: Option<String>,
     /// Ready, TrackingIntact and SnapshotCurrent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
-}
-
-impl Default for Keep {
-    fn default() -> Self {
-        Self { last: keep_last() }
-    }
 }
 
 fn utc() -> String {
@@ -147,8 +198,4 @@ fn utc() -> String {
 
 fn starting_deadline() -> u32 {
     300
-}
-
-fn keep_last() -> u32 {
-    24
 }

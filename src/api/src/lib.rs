@@ -28,7 +28,9 @@ pub use condition::{Condition, ConditionStatus, ConditionType};
 pub use era_snapshot::{
     EraSnapshot, EraSnapshotSpec, EraSnapshotStatus, SliceSummary, SnapshotType,
 };
-pub use era_tracking::{Claims, EraTracking, EraTrackingSpec, EraTrackingStatus, Keep, Snapshots};
+pub use era_tracking::{
+    Claims, ConcurrencyPolicy, EraTracking, EraTrackingSpec, EraTrackingStatus, Keep, Snapshots,
+};
 pub use era_volume::{
     Chain, Device, EraVolume, EraVolumeSpec, EraVolumeStatus, LastSnapshot, MetadataUse,
 };

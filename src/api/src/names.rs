@@ -25,6 +25,13 @@ pub const LABEL_EXCLUDE_FROM_BACKUP: &str = "velero.io/exclude-from-backup";
 /// The value of [`LABEL_EXCLUDE_FROM_BACKUP`].
 pub const EXCLUDE_FROM_BACKUP: &str = "true";
 
+/// On an `EraTracking`: each new value has one snapshot made of each claim, at once.
+pub const ANNOTATION_SNAPSHOT_NOW: &str = "eratrack.dev/snapshot-now";
+/// On an `EraSnapshot`: whose wish it was. One with the value [`BY_HAND`] is never pruned, whoever made it.
+pub const LABEL_MADE_BY: &str = "eratrack.dev/made-by";
+/// The value of [`LABEL_MADE_BY`] of what no schedule made.
+pub const BY_HAND: &str = "hand";
+
 /// The controller's field manager for server-side apply.
 pub const CONTROLLER: &str = "eratrack-controller";
 /// The agents' field manager for server-side apply.
@@ -33,12 +40,24 @@ pub const AGENT: &str = "eratrack-agent";
 pub const LEASE: &str = "eratrack-controller";
 
 /// The events that speak of no condition, each with what it says.
-pub const EVENTS: [(&str, &str); 2] = [
+pub const EVENTS: [(&str, &str); 4] = [
     (EVENT_VOLUMES_MADE, "On an EraTracking: so many EraVolumes were made for it."),
+    (
+        EVENT_SNAPSHOTS_ASKED_FOR,
+        "On an EraTracking: the snapshots that its annotation `eratrack.dev/snapshot-now` asks for were created.",
+    ),
+    (
+        EVENT_RUNS_MISSED,
+        "On an EraTracking: so many scheduled times passed without the snapshot of some claim (`status.missedRuns` counts them).",
+    ),
     (EVENT_LET_GO, "On an EraVolume: its tracking is over, and why; the object goes."),
 ];
 /// See [`EVENTS`].
 pub const EVENT_VOLUMES_MADE: &str = "EraVolumesMade";
+/// See [`EVENTS`].
+pub const EVENT_SNAPSHOTS_ASKED_FOR: &str = "SnapshotsAskedFor";
+/// See [`EVENTS`].
+pub const EVENT_RUNS_MISSED: &str = "RunsMissed";
 /// See [`EVENTS`].
 pub const EVENT_LET_GO: &str = "LetGo";
 
@@ -55,6 +74,10 @@ pub const KEEP_MAX: u32 = 128;
 
 /// `-` and a UTC minute as `YYYYMMDDhhmm`.
 const MINUTE_SUFFIX: usize = 13;
+/// The digits that tell apart what was asked for.
+const NOW_DIGITS: usize = 16;
+/// `-now-` and these digits.
+const NOW_SUFFIX: usize = 5 + NOW_DIGITS;
 /// `-` and ten hexadecimal digits, which stand for the part of a claim's name that was cut off.
 const CUT_SUFFIX: usize = 11;
 
@@ -68,13 +91,25 @@ pub fn slice_name(snapshot: &str, index: u32) -> String {
 /// It depends on nothing else, so that two leaders in a row create one object, not two. A claim's name may be longer
 /// than a snapshot's: its end is then replaced by a digest of the whole.
 pub fn scheduled_snapshot_name(claim: &str, utc_minute: &str) -> String {
-    let room = SNAPSHOT_NAME_MAX - MINUTE_SUFFIX;
+    with_suffix(claim, utc_minute, MINUTE_SUFFIX)
+}
+
+/// The name of the snapshot of a claim that a value of [`ANNOTATION_SNAPSHOT_NOW`] asks for, on the EraTracking of that
+/// uid. It depends on nothing else, so that each value has one made, whoever leads.
+pub fn asked_snapshot_name(claim: &str, tracking_uid: &str, value: &str) -> String {
+    let digest = hex(&Sha256::digest(format!("{tracking_uid}\n{value}").as_bytes()));
+    with_suffix(claim, &format!("now-{}", &digest[..NOW_DIGITS]), NOW_SUFFIX)
+}
+
+/// A claim's name, `-` and a suffix, which take so many characters together; a name too long for that is cut.
+fn with_suffix(claim: &str, suffix: &str, length: usize) -> String {
+    let room = SNAPSHOT_NAME_MAX - length;
     if claim.len() <= room {
-        return format!("{claim}-{utc_minute}");
+        return format!("{claim}-{suffix}");
     }
     let digest = hex(&Sha256::digest(claim.as_bytes()));
     let kept: String = claim.chars().take(room - CUT_SUFFIX).collect();
-    format!("{}-{}-{utc_minute}", kept.trim_end_matches(['-', '.']), &digest[..CUT_SUFFIX - 1])
+    format!("{}-{}-{suffix}", kept.trim_end_matches(['-', '.']), &digest[..CUT_SUFFIX - 1])
 }
 
 /// Lower-case hexadecimal digits.
@@ -102,6 +137,21 @@ mod tests {
         assert_ne!(a, b);
         assert_eq!(a.len(), SNAPSHOT_NAME_MAX);
         assert!(slice_name(&a, SLICES_MAX - 1).len() <= 253);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_named_by_claim_and_value() {
+        let name = asked_snapshot_name("data", "uid-1", "before the upgrade");
+        assert!(name.starts_with("data-now-") && name.len() == "data".len() + NOW_SUFFIX, "{name}");
+        assert_eq!(name, asked_snapshot_name("data", "uid-1", "before the upgrade"));
+        for (claim, uid, value) in [
+            ("log", "uid-1", "before the upgrade"),
+            ("data", "uid-2", "before the upgrade"),
+            ("data", "uid-1", "2"),
+        ] {
+            assert_ne!(name, asked_snapshot_name(claim, uid, value));
+        }
+        assert_eq!(asked_snapshot_name(&"x".repeat(253), "u", "1").len(), SNAPSHOT_NAME_MAX);
     }
 
     #[test]

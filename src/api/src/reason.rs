@@ -250,7 +250,7 @@ reasons! {
         "Nothing; or spread the schedules over the hour.";
     StorageBudget: &[(EraTracking, SnapshotCurrent), (EraTracking, Ready), (EraSnapshot, Ready)],
         "The lists of changed blocks have reached the limit of what may be kept in the cluster's store, of the volume, the namespace or the cluster.",
-        "Keep fewer snapshots (spec.snapshots.keep.last), delete EraSnapshots that were made by hand, or choose a coarser granularity.";
+        "Keep fewer snapshots (spec.snapshots.keep), delete EraSnapshots that were made by hand, or choose a coarser granularity.";
 
     // How far is a snapshot?
     Complete: SNAPSHOT,

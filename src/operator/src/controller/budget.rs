@@ -41,7 +41,7 @@ impl Usage {
     fn full(self, whose: &str, limit: Self) -> Option<String> {
         (self.bytes >= limit.bytes || self.objects >= limit.objects).then(|| {
             format!(
-                "the lists of the {whose} take {} of {} MiB in {} of {} objects; lower spec.snapshots.keep.last, \
+                "the lists of the {whose} take {} of {} MiB in {} of {} objects; keep fewer (spec.snapshots.keep), \
                  or delete EraSnapshots",
                 self.bytes >> 20,
                 limit.bytes >> 20,
@@ -128,7 +128,7 @@ mod tests {
         let lists: Vec<_> = (0..65).map(|_| with_list(1 << 20, 11)).collect();
         let here = Shared::of(Some(HERE), &lists).full().expect("full");
         assert!(
-            here.contains("the namespace take 65 of 64 MiB") && here.contains("keep.last"),
+            here.contains("the namespace take 65 of 64 MiB") && here.contains("snapshots.keep)"),
             "{here}"
         );
         assert_eq!(Shared::of(Some("elsewhere"), &lists).full(), None);

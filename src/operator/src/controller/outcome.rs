@@ -1,6 +1,6 @@
 //! What has become of an EraSnapshot, by its conditions.
 
-use eratrack_api::{ConditionType, EraSnapshot, EraTracking, condition};
+use eratrack_api::{ConditionType, EraSnapshot, EraTracking, condition, names};
 use kube::{Resource, ResourceExt};
 
 use super::budget::list_bytes;
@@ -32,9 +32,11 @@ pub(crate) fn is_pending(snapshot: &EraSnapshot) -> bool {
     snapshot.metadata.deletion_timestamp.is_none() && outcome(snapshot) == Outcome::Pending
 }
 
-/// Whether a schedule made it, and no hand.
+/// Whether a schedule made it, and no hand; one that is labelled as made by hand counts as that.
 pub(crate) fn is_scheduled(snapshot: &EraSnapshot) -> bool {
-    is_made_for_a_tracking(snapshot)
+    let by_hand =
+        snapshot.labels().get(names::LABEL_MADE_BY).is_some_and(|it| it == names::BY_HAND);
+    is_made_for_a_tracking(snapshot) && !by_hand
 }
 
 /// Whether it was made for an EraTracking.
@@ -52,8 +54,15 @@ pub(crate) fn item(snapshot: &EraSnapshot) -> Item<'_> {
         name: snapshot.metadata.name.as_deref().unwrap_or_default(),
         created: created(snapshot),
         outcome: outcome(snapshot),
+        chain: chain(snapshot),
         bytes: list_bytes(snapshot),
     }
+}
+
+/// A snapshot's chain, and its era there.
+fn chain(snapshot: &EraSnapshot) -> Option<(&str, u32)> {
+    let status = snapshot.status.as_ref()?;
+    Some((status.chain_id.as_deref()?, status.era?))
 }
 
 /// When a snapshot was created; the API server always says.

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, 
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use eratrack_api::{EraSnapshot, EraTracking, EraVolume};
+use eratrack_api::{EraSnapshot, EraTracking, EraVolume, names};
 
 /// Cuts an object down, in place.
 pub(crate) trait Trim {
@@ -33,7 +33,10 @@ fn trim_metadata(metadata: &mut ObjectMeta) {
 
 impl Trim for EraTracking {
     fn trim(&mut self) {
+        let mut annotations = self.metadata.annotations.take().unwrap_or_default();
+        annotations.retain(|key, _| key == names::ANNOTATION_SNAPSHOT_NOW);
         trim_history(&mut self.metadata);
+        self.metadata.annotations = (!annotations.is_empty()).then_some(annotations);
     }
 }
 

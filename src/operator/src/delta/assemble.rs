@@ -50,7 +50,8 @@ impl Assembly {
 
     /// The name of the slice that is to come next; none once all were seen.
     pub(super) fn next(&self) -> Option<String> {
-        (self.next < self.summary.count).then(|| names::slice_name(&self.head.snapshot, self.next))
+        let index = self.summary.indexes().nth(self.next as usize)?;
+        Some(names::slice_name(&self.head.snapshot, index))
     }
 
     /// With the slice that was to come next.
@@ -76,7 +77,7 @@ impl Assembly {
         same(slice, "name", &slice.name_any(), &self.next().unwrap_or_default())?;
         same(slice, "snapshot.name", &fields.snapshot.name, &self.head.snapshot)?;
         same(slice, "snapshot.uid", &fields.snapshot.uid, &self.uid)?;
-        same(slice, "index", &fields.index, &self.next)?;
+        same(slice, "index", &fields.index, &self.summary.first.saturating_add(self.next))?;
         same(slice, "count", &fields.count, &self.summary.count)?;
         same(slice, "blockSizeBytes", &fields.block_size_bytes, &block)?;
         let length = fields.ranges.len();

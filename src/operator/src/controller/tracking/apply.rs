@@ -8,6 +8,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use super::asked::Asked;
 use super::build::{Doomed, Plan};
 use super::dereference::Inputs;
 use super::firing::Firing;
@@ -23,6 +24,12 @@ pub(crate) struct Applied {
     pub(crate) firing: Firing,
     /// How many EraVolumes were made.
     pub(crate) made: usize,
+    /// How many snapshots were made that somebody asked for at once.
+    pub(crate) asked_for: usize,
+    /// What the status says of who asked, if all of that is done.
+    pub(crate) told: Option<String>,
+    /// Whether something is left to do at once.
+    pub(crate) more: bool,
     /// What of the plan was refused, but for scheduled snapshots.
     pub(crate) refused: Vec<ApiError>,
     /// Scheduled snapshots that were refused.
@@ -44,7 +51,7 @@ pub(crate) async fn apply(
     inputs: &Inputs,
     plan: Plan,
 ) -> Result<Applied, ApiError> {
-    let Plan { apply, remove, create, prune, firing } = plan;
+    let Plan { apply, remove, create, prune, firing, asked } = plan;
     let namespace = inputs.tracking.namespace().unwrap_or_default();
     let volumes: Api<EraVolume> = Api::namespaced(context.client.clone(), &namespace);
     let snapshots: Api<EraSnapshot> = Api::namespaced(context.client.clone(), &namespace);
@@ -68,6 +75,7 @@ pub(crate) async fn apply(
     if !applied.refused_snapshots.is_empty() {
         applied.firing.stay_announced();
     }
+    ask(context, &snapshots, asked, &mut applied).await?;
     for doomed in &remove {
         if put_by(delete(&volumes, doomed).await, &mut applied.refused)?.is_some() {
             applied.volumes.remove(&doomed.name);
@@ -79,6 +87,28 @@ pub(crate) async fn apply(
         }
     }
     Ok(applied)
+}
+
+/// Creates what somebody asked for at once, and says so once all of it is there.
+async fn ask(
+    context: &Context,
+    snapshots: &Api<EraSnapshot>,
+    asked: Asked,
+    applied: &mut Applied,
+) -> Result<(), ApiError> {
+    let Asked { create, told, more } = asked;
+    let refused = applied.refused.len();
+    for snapshot in &create {
+        context.pacer.turn().await;
+        let created = create_snapshot(snapshots, snapshot).await;
+        if put_by(created, &mut applied.refused)?.is_some() {
+            context.metrics.snapshots_created.inc();
+            applied.asked_for += 1;
+        }
+    }
+    applied.more |= more;
+    applied.told = told.filter(|_| applied.refused.len() == refused);
+    Ok(())
 }
 
 /// Puts a refusal by, and fails only if there is no API server to refuse anything.

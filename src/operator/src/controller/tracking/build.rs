@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 
+use super::asked::{Asked, asked};
 use super::dereference::Inputs;
 use super::firing::{Firing, fire};
 use super::intent::{self, Intent};
@@ -25,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) prune: Vec<Doomed>,
     /// What the schedule asked for.
     pub(crate) firing: Firing,
+    /// What somebody asked for at once.
+    pub(crate) asked: Asked,
 }
 
 /// An object to delete, and no other of its name.
@@ -49,6 +52,7 @@ pub(crate) fn build(inputs: &Inputs, validated: &Validated, now: Timestamp) -> P
         create,
         prune,
         firing,
+        asked: asked(inputs, validated),
     }
 }
 

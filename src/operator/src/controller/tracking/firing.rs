@@ -3,6 +3,8 @@
 //! A time stays announced until each claim has its snapshot of it: a volume that is not attached yet, or busy, gets it as
 //! soon as it can, within the starting deadline. What cannot be made then is overdue.
 
+use std::collections::BTreeSet;
+
 use eratrack_api::{
     Condition, ConditionType, EraSnapshot, EraSnapshotSpec, EraTracking, EraVolume, condition,
     names,
@@ -41,6 +43,25 @@ pub(crate) struct Firing {
     pub(crate) next: Option<Timestamp>,
     /// When the schedule is to be looked at again.
     pub(crate) look: Option<Timestamp>,
+    /// The times before that one that passed without the snapshot of some claim.
+    pub(crate) missed: Missed,
+    /// Whether that time itself will have passed so, once it is done.
+    pub(crate) incomplete: bool,
+}
+
+/// Times that passed without the snapshot of some claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Missed {
+    /// How many.
+    pub(crate) count: u64,
+    /// The last of them.
+    pub(crate) last: Option<Timestamp>,
+}
+
+impl Missed {
+    fn and(self, at: Timestamp) -> Self {
+        Self { count: self.count + 1, last: Some(at) }
+    }
 }
 
 impl Firing {
@@ -48,6 +69,14 @@ impl Firing {
     pub(crate) fn stay_announced(&mut self) {
         self.done = false;
         self.next = self.fired.or(self.next);
+    }
+
+    /// All times that have passed for good without the snapshot of some claim.
+    pub(crate) fn all_missed(&self) -> Missed {
+        match self.fired.filter(|_| self.done && self.incomplete) {
+            Some(at) => self.missed.and(at),
+            None => self.missed,
+        }
     }
 }
 
@@ -63,13 +92,15 @@ pub(crate) enum Skip {
     Pending(String),
     /// Its lists, or those of the cluster, take too much room; with the figures.
     Budget(String),
+    /// It starts at this moment only, for the jitter.
+    Later(Timestamp),
 }
 
 impl Skip {
     /// Whether it may get its snapshot soon.
     fn passes(&self) -> bool {
         match self {
-            Self::NotAttached | Self::Pending(_) => true,
+            Self::NotAttached | Self::Pending(_) | Self::Later(_) => true,
             Self::Budget(_) => false,
         }
     }
@@ -80,8 +111,18 @@ impl Skip {
 struct Look<'a> {
     inputs: &'a Inputs,
     validated: &'a Validated,
+    schedule: &'a Schedule,
     /// Snapshots that go now, and make room.
     pruned: &'a [Doomed],
+}
+
+/// What becomes of the snapshots of one time.
+#[derive(Default)]
+struct Round {
+    create: Vec<EraSnapshot>,
+    skipped: Vec<(String, Skip)>,
+    /// Claims that have not got theirs within the starting deadline.
+    late: Vec<Overdue>,
 }
 
 /// Decides what is made now, once what is pruned is gone.
@@ -92,7 +133,7 @@ pub(crate) fn fire(
     pruned: &[Doomed],
     now: Timestamp,
 ) -> (Vec<EraSnapshot>, Firing) {
-    let look = Look { inputs, validated, pruned };
+    let look = Look { inputs, validated, schedule, pruned };
     let next = schedule.next_after(now);
     let idle = Firing { next, look: next, ..Firing::default() };
     let Some(announced) = announced(&inputs.tracking, schedule) else { return (Vec::new(), idle) };
@@ -100,8 +141,11 @@ pub(crate) fn fire(
     let done = announced.checked_sub(SignedDuration::from_nanos(1)).unwrap_or(announced);
     match schedule.due(done, now) {
         Due::Nothing => (Vec::new(), idle),
-        Due::Missed(at) => (Vec::new(), Firing { overdue: look.missed(at), ..idle }),
-        Due::Fire(at) => look.fire_at(schedule, (announced, at), now),
+        Due::Missed(at) => {
+            let missed = look.missed_from(announced, at.checked_add(REST).unwrap_or(at));
+            (Vec::new(), Firing { overdue: look.missed(at), missed, ..idle })
+        }
+        Due::Fire(at) => look.fire_at((announced, at), now),
     }
 }
 
@@ -114,24 +158,55 @@ pub(super) fn announced(tracking: &EraTracking, schedule: &Schedule) -> Option<T
 impl Look<'_> {
     fn fire_at(
         self,
-        schedule: &Schedule,
         (announced, at): (Timestamp, Timestamp),
         now: Timestamp,
     ) -> (Vec<EraSnapshot>, Firing) {
-        let (mut create, skipped) = self.snapshots(at);
+        let Round { mut create, skipped, late } = self.round(at, now);
         let throttled = create.len() > BATCH;
         create.truncate(BATCH);
         let waits = skipped.iter().any(|(_, skip)| skip.passes());
         let done = !throttled && !waits;
-        let next = schedule.next_after(now);
-        let look = match (throttled, waits) {
-            (true, _) => now.checked_add(REST).ok(),
-            (false, true) => next.into_iter().chain(schedule.end_of(at)).min(),
-            (false, false) => next,
-        };
-        let overdue = self.superseded(&skipped, announced, at);
+        let next = self.schedule.next_after(now);
+        let look =
+            if throttled { now.checked_add(REST).ok() } else { self.look(&skipped, at, next) };
+        let incomplete = !late.is_empty() || skipped.iter().any(|(_, skip)| !skip.passes());
+        let missed = self.missed_from(announced, at);
+        let mut overdue = self.superseded(&skipped, announced, at);
+        overdue.extend(late);
         let next = if done { next } else { Some(at) };
-        (create, Firing { fired: Some(at), done, throttled, skipped, overdue, next, look })
+        let fired = Some(at);
+        let firing =
+            Firing { fired, done, throttled, skipped, overdue, next, look, missed, incomplete };
+        (create, firing)
+    }
+
+    /// When something about those that wait is another: one starts, one is too late, or the next time comes.
+    fn look(
+        self,
+        skipped: &[(String, Skip)],
+        at: Timestamp,
+        next: Option<Timestamp>,
+    ) -> Option<Timestamp> {
+        let moments = skipped.iter().filter_map(|(claim, skip)| match skip {
+            Skip::Later(start) => Some(*start),
+            Skip::NotAttached | Skip::Pending(_) => self.schedule.end_of(self.start(claim, at)),
+            Skip::Budget(_) => None,
+        });
+        moments.chain(next).min()
+    }
+
+    /// The times from one to the other, without that, of which some claim has no snapshot.
+    fn missed_from(self, from: Timestamp, to: Timestamp) -> Missed {
+        let snapshots = self.inputs.snapshots.iter();
+        let there: BTreeSet<_> = snapshots.filter_map(|it| it.metadata.name.as_deref()).collect();
+        let lacks = |at: &Timestamp| {
+            let minute = utc_minute(*at);
+            self.tracked().any(|claim| {
+                self.is_older(claim, *at)
+                    && !there.contains(names::scheduled_snapshot_name(claim, &minute).as_str())
+            })
+        };
+        self.schedule.times(from, to).filter(lacks).fold(Missed::default(), Missed::and)
     }
 
     /// The claims that still wait, and have not got their snapshot of the time that was announced before this one either.
@@ -162,8 +237,18 @@ impl Look<'_> {
 
     /// Whether a claim should have a snapshot of that time, and has none. One that was not tracked yet should not.
     fn lacks(self, claim: &str, at: Timestamp) -> bool {
+        self.is_older(claim, at) && !self.exists(claim, at)
+    }
+
+    /// Whether a claim was tracked at that time.
+    fn is_older(self, claim: &str, at: Timestamp) -> bool {
         let since = self.inputs.volumes.get(claim).and_then(|it| it.creation_timestamp());
-        since.is_none_or(|since| since.0 <= at) && !self.exists(claim, at)
+        since.is_none_or(|since| since.0 <= at)
+    }
+
+    fn start(self, claim: &str, at: Timestamp) -> Timestamp {
+        let uid = self.inputs.tracking.metadata.uid.as_deref().unwrap_or_default();
+        self.schedule.start(at, uid, claim)
     }
 
     fn exists(self, claim: &str, at: Timestamp) -> bool {
@@ -177,15 +262,23 @@ impl Look<'_> {
     }
 
     /// The snapshots of one time that are not there yet, and the claims that get none now.
-    fn snapshots(self, at: Timestamp) -> (Vec<EraSnapshot>, Vec<(String, Skip)>) {
-        let (mut create, mut skipped) = (Vec::new(), Vec::new());
+    fn round(self, at: Timestamp, now: Timestamp) -> Round {
+        let mut round = Round::default();
         for claim in self.tracked().filter(|claim| !self.exists(claim, at)) {
+            let start = self.start(claim, at);
+            let too_late = self.schedule.end_of(start).is_some_and(|end| end <= now);
             match self.skip(claim) {
-                Some(skip) => skipped.push((claim.clone(), skip)),
-                None => create.push(snapshot(&self.inputs.tracking, claim, at)),
+                _ if now < start => round.skipped.push((claim.clone(), Skip::Later(start))),
+                skip if too_late => {
+                    // One that was not tracked yet should have none.
+                    let late = self.is_older(claim, at).then_some((claim.clone(), at, skip));
+                    round.late.extend(late);
+                }
+                Some(skip) => round.skipped.push((claim.clone(), skip)),
+                None => round.create.push(snapshot(&self.inputs.tracking, claim, at)),
             }
         }
-        (create, skipped)
+        round
     }
 
     fn skip(self, claim: &str) -> Option<Skip> {

@@ -4,11 +4,12 @@
 //! |---|---|---|
 //! | what decides about it | `dereference` | caches |
 //! | what becomes of each claim, what the schedule asks | `validate`, with `intent` | none |
-//! | what is to be written | `build`, with `firing` and `prune` | none |
+//! | what is to be written | `build`, with `firing`, `asked` and `prune` | none |
 //! | writing it | `apply` | required |
 //! | what the user reads | `status` | required to write it |
 
 mod apply;
+mod asked;
 mod build;
 mod dereference;
 mod firing;
@@ -55,19 +56,36 @@ pub(crate) async fn reconcile(
     let plan = build::build(&inputs, &validated, now);
     let applied = apply::apply(&context, &inputs, plan).await.map_err(ReconcileError::Apply)?;
     let status = status::status(&inputs, &validated, &applied, now);
-    let (again, made) = (again(applied.firing.look, now), applied.made);
+    let (again, made) = (again(look(&applied, now), now), applied.made);
+    let (asked, missed) = (applied.asked_for, applied.firing.all_missed());
     write(&context, &inputs.tracking, status).await.map_err(ReconcileError::Status)?;
-    if made > 0 {
-        let note = format!("{made} EraVolumes made");
-        context
-            .events
-            .note(&inputs.tracking.object_ref(&()), names::EVENT_VOLUMES_MADE, note)
-            .await;
+    let news = [
+        (made, names::EVENT_VOLUMES_MADE, format!("{made} EraVolumes made")),
+        (
+            asked,
+            names::EVENT_SNAPSHOTS_ASKED_FOR,
+            format!("{asked} EraSnapshots made for {}", names::ANNOTATION_SNAPSHOT_NOW),
+        ),
+        (
+            usize::try_from(missed.count).unwrap_or(usize::MAX),
+            names::EVENT_RUNS_MISSED,
+            format!("{} scheduled times passed without the snapshot of some claim", missed.count),
+        ),
+    ];
+    for (count, reason, note) in news {
+        if count > 0 {
+            context.events.note(&inputs.tracking.object_ref(&()), reason, note).await;
+        }
     }
     match applied.into_soonest() {
         Some(error) => Err(ReconcileError::Refused(error, again.unwrap_or(LOOK))),
         None => Ok(again.map_or_else(Action::await_change, Action::requeue)),
     }
+}
+
+/// When there is something to do without anything having changed.
+fn look(applied: &apply::Applied, now: Timestamp) -> Option<Timestamp> {
+    if applied.more { Some(now) } else { applied.firing.look }
 }
 
 fn again(look: Option<Timestamp>, now: Timestamp) -> Option<Duration> {

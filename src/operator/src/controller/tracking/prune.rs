@@ -8,23 +8,20 @@ use jiff::{SignedDuration, Timestamp};
 use super::build::{Doomed, doomed, owned_by};
 use super::dereference::Inputs;
 use super::validate::{Validated, Verdict};
-use crate::controller::budget::{VOLUME_BYTES, list_bytes};
+use crate::controller::budget::list_bytes;
 use crate::controller::outcome::{created, is_scheduled, item};
-use crate::controller::retention::{Keep, expired};
+use crate::controller::retention::{Item, Keep, expired, expired_failures};
 
 /// How long a failed snapshot that was made by hand stays at least, for whoever waits for it.
 const FAILED_STAY: SignedDuration = SignedDuration::from_hours(1);
-/// Keeps all that are complete.
-const ALL: Keep = Keep { last: usize::MAX, bytes: u64::MAX };
 
 /// Scheduled snapshots of this EraTracking that have served their time; none while it has no schedule. Of those made by
 /// hand, old failures of the claims it tracks, and never one that is complete.
 pub(crate) fn prune(inputs: &Inputs, validated: &Validated, now: Timestamp) -> Vec<Doomed> {
-    let follows = inputs.tracking.spec.snapshots.is_some();
     let mut all = Vec::new();
     for (claim, snapshots) in by_claim(inputs) {
-        if follows {
-            all.extend(prune_claim(inputs, validated, &snapshots));
+        if let Some(keep) = &validated.keep {
+            all.extend(prune_claim(inputs, keep, &snapshots, now));
         }
         if matches!(validated.claims.get(claim), Some(Verdict::Track(_))) {
             all.extend(prune_failures(&snapshots, now));
@@ -45,22 +42,28 @@ fn by_claim(inputs: &Inputs) -> BTreeMap<&str, Vec<&EraSnapshot>> {
 }
 
 /// Of all snapshots of one claim. Those of others take room, but are not ours to prune.
-fn prune_claim(inputs: &Inputs, validated: &Validated, all: &[&EraSnapshot]) -> Vec<Doomed> {
-    let (mine, others): (Vec<_>, Vec<_>) =
-        all.iter().copied().partition(|it| owned_by(*it, &inputs.tracking));
+fn prune_claim(inputs: &Inputs, keep: &Keep, all: &[&EraSnapshot], now: Timestamp) -> Vec<Doomed> {
+    let ours = |it: &&EraSnapshot| is_scheduled(it) && owned_by(*it, &inputs.tracking);
+    let (mine, others): (Vec<_>, Vec<_>) = all.iter().copied().partition(ours);
     let taken: u64 = others.iter().map(|it| list_bytes(it)).fold(0, u64::saturating_add);
-    let keep = Keep { last: validated.keep, bytes: VOLUME_BYTES.saturating_sub(taken) };
-    pick(&mine, keep)
+    let keep = Keep { bytes: keep.bytes.saturating_sub(taken), ..keep.clone() };
+    let items = items(&mine);
+    let mut gone = expired(&items, &keep, now);
+    gone.extend(expired_failures(&items));
+    found(&mine, gone)
 }
 
 fn prune_failures(all: &[&EraSnapshot], now: Timestamp) -> Vec<Doomed> {
     let old = |it: &EraSnapshot| now.duration_since(created(it)) >= FAILED_STAY;
     let by_hand: Vec<_> = all.iter().copied().filter(|it| !is_scheduled(it) && old(it)).collect();
-    pick(&by_hand, ALL)
+    found(&by_hand, expired_failures(&items(&by_hand)))
 }
 
-fn pick(of: &[&EraSnapshot], keep: Keep) -> Vec<Doomed> {
-    let items: Vec<_> = of.iter().map(|it| item(it)).collect();
+fn items<'a>(of: &[&'a EraSnapshot]) -> Vec<Item<'a>> {
+    of.iter().map(|it| item(it)).collect()
+}
+
+fn found(of: &[&EraSnapshot], names: Vec<&str>) -> Vec<Doomed> {
     let find = |name: &str| of.iter().find(|it| it.metadata.name.as_deref() == Some(name));
-    expired(&items, keep).into_iter().filter_map(find).map(|snapshot| doomed(*snapshot)).collect()
+    names.into_iter().filter_map(find).map(|snapshot| doomed(*snapshot)).collect()
 }

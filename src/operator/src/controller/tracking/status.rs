@@ -59,6 +59,7 @@ pub(crate) fn status(
         .fold(None, |sum: Option<u64>, bytes| Some(sum.unwrap_or(0).saturating_add(bytes)));
     let existing = validated.claims.values().filter(|it| !matches!(it, Verdict::NotFound));
     let current = current(inputs, validated, applied, &volumes);
+    let missed = applied.firing.all_missed();
     let mut conditions = old.conditions;
     for (type_, Word(status, reason, message)) in [
         (ConditionType::Ready, ready(inputs, validated, applied, &volumes, &current)),
@@ -83,6 +84,12 @@ pub(crate) fn status(
         last_schedule_time: applied.firing.fired.map(Time).or(old.last_schedule_time),
         last_snapshot_time: last.map(|it| it.time.clone()).max_by_key(|time| time.0),
         next_snapshot_time: applied.firing.next.map(Time),
+        missed_runs: match missed.count {
+            0 => old.missed_runs,
+            more => Some(old.missed_runs.unwrap_or(0).saturating_add(more)),
+        },
+        last_missed_time: missed.last.map(Time).or(old.last_missed_time),
+        snapshot_now: applied.told.clone().or(old.snapshot_now),
         conditions,
     }
 }
@@ -278,6 +285,7 @@ fn worded(skip: &Skip) -> String {
         Skip::NotAttached => "its volume is not attached".to_owned(),
         Skip::Pending(other) => format!("{other} is still under way"),
         Skip::Budget(message) => message.clone(),
+        Skip::Later(start) => format!("it starts at {start} (spec.snapshots.jitterSeconds)"),
     }
 }
 
@@ -293,7 +301,7 @@ fn overdue(inputs: &Inputs, applied: &Applied, volumes: &[Arc<EraVolume>]) -> Ve
     problems.extend(applied.refused_snapshots.iter().filter_map(of_refusal));
     problems.extend(firing.skipped.iter().filter_map(|(claim, skip)| match skip {
         // It may still come in time.
-        Skip::NotAttached | Skip::Pending(_) => None,
+        Skip::NotAttached | Skip::Pending(_) | Skip::Later(_) => None,
         Skip::Budget(message) => Some(Problem::of(claim, Reason::StorageBudget, message)),
     }));
     problems.extend(volumes.iter().filter_map(|volume| failed(inputs, &volume.name_any())));

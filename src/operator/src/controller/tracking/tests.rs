@@ -416,6 +416,214 @@ fn a_schedule_that_is_faster_than_the_starting_deadline_tells_what_is_overdue_to
     assert!(text.contains("late: no snapshot of 2026-11-22T12:00:00Z"), "{text}");
 }
 
+/// What becomes of a claim that is well, with these snapshots, when `announced` was announced and it is `now`.
+fn at_time(announced: &str, spec: Value, there: &[&str], now: &str) -> (Plan, EraTrackingStatus) {
+    let scene = Scene::new().bound(&["data"]).volume(with_creation(healthy("data")));
+    let scene = there.iter().fold(scene, |scene, name| scene.snapshot(complete(name, "data", 59)));
+    let over = json!({ "spec": { "snapshots": spec },
+                       "status": { "nextSnapshotTime": announced, "missedRuns": 3 } });
+    let inputs = inputs(scene, with(scheduled("*/5 * * * *", 3), over));
+    let now = now.parse().expect("a time");
+    let validated = validate(&inputs, Settings::default(), now);
+    let plan = build(&inputs, &validated, now);
+    let applied = Applied {
+        volumes: inputs.volumes.clone(),
+        firing: plan.firing.clone(),
+        told: plan.asked.told.clone(),
+        ..Applied::default()
+    };
+    let status = status::status(&inputs, &validated, &applied, now);
+    (plan, status)
+}
+
+fn next(status: &EraTrackingStatus) -> Option<String> {
+    status.next_snapshot_time.as_ref().map(|it| it.0.to_string())
+}
+
+#[test]
+fn a_clock_that_is_set_forward_by_hours_fires_once_and_counts_what_passed() {
+    let hours = json!({ "schedule": "0 * * * *" });
+    let (plan, status) =
+        at_time("2026-11-22T12:00:00Z", hours.clone(), &[], "2026-11-22T17:00:10Z");
+    assert_eq!(names(&plan.create), ["data-202611221700"], "one boundary covers them all");
+    assert_eq!(status.missed_runs, Some(3 + 5), "12:00 to 16:00");
+    assert_eq!(
+        status.last_missed_time.as_ref().map(|it| it.0.to_string()).as_deref(),
+        Some("2026-11-22T16:00:00Z")
+    );
+    assert_eq!(next(&status).as_deref(), Some("2026-11-22T18:00:00Z"));
+    // Too late even for the newest.
+    let (plan, status) = at_time("2026-11-22T12:00:00Z", hours, &[], "2026-11-22T17:30:00Z");
+    assert!(plan.create.is_empty());
+    assert_eq!(
+        (status.missed_runs, said(&status, "SnapshotCurrent")),
+        (Some(3 + 6), "False SnapshotOverdue".into())
+    );
+}
+
+#[test]
+fn a_clock_that_is_set_back_by_hours_fires_nothing_twice_and_loses_nothing() {
+    let hours = || json!({ "schedule": "0 * * * *" });
+    // 17:00 was announced when the clock was set back: what comes next is announced instead.
+    let (plan, status) = at_time("2026-11-22T17:00:00Z", hours(), &[], "2026-11-22T12:30:00Z");
+    assert!(plan.create.is_empty());
+    assert_eq!(next(&status).as_deref(), Some("2026-11-22T13:00:00Z"));
+    assert_eq!(status.missed_runs, Some(3));
+    // Then times come that were there before: those that have their snapshot make no second one, the others one.
+    let there = ["data-202611221300"];
+    let (plan, status) = at_time("2026-11-22T13:00:00Z", hours(), &there, "2026-11-22T13:00:05Z");
+    assert!(plan.create.is_empty());
+    assert_eq!(next(&status).as_deref(), Some("2026-11-22T14:00:00Z"));
+    let (plan, status) = at_time("2026-11-22T14:00:00Z", hours(), &there, "2026-11-22T14:00:05Z");
+    assert_eq!(names(&plan.create), ["data-202611221400"]);
+    assert_eq!(status.missed_runs, Some(3));
+    // Put right again, what has its snapshot is not counted as missed.
+    let there = ["data-202611221500", "data-202611221700"];
+    let (plan, status) = at_time("2026-11-22T15:00:00Z", hours(), &there, "2026-11-22T17:00:05Z");
+    assert!(plan.create.is_empty());
+    assert_eq!(status.missed_runs, Some(3 + 1), "16:00 alone");
+}
+
+#[test]
+fn with_jitter_each_claim_starts_in_its_own_time_by_the_name_of_the_schedule() {
+    let spec =
+        || json!({ "schedule": "0 * * * *", "jitterSeconds": 3000, "startingDeadlineSeconds": 60 });
+    let noon_ = "2026-11-22T12:00:00Z";
+    let (plan, status) = at_time(noon_, spec(), &[], "2026-11-22T12:00:00Z");
+    let [(claim, Skip::Later(start))] = &plan.firing.skipped[..] else {
+        panic!("{:?}", plan.firing)
+    };
+    assert_eq!((claim.as_str(), plan.firing.look), ("data", Some(*start)));
+    assert_eq!(next(&status).as_deref(), Some(noon_), "it stays announced");
+    assert_eq!(said(&status, "SnapshotCurrent"), "True OnSchedule");
+    let after = |seconds: i64| (*start + jiff::SignedDuration::from_secs(seconds)).to_string();
+    // A new leader comes to the same moment and the same name.
+    let (plan, status) = at_time(noon_, spec(), &[], &after(0));
+    assert_eq!(names(&plan.create), ["data-202611221200"]);
+    assert_eq!(
+        (next(&status).as_deref(), status.missed_runs),
+        (Some("2026-11-22T13:00:00Z"), Some(3))
+    );
+    let (plan, status) = at_time(noon_, spec(), &[], &after(61));
+    assert!(plan.create.is_empty(), "its own starting deadline is over");
+    assert_eq!(said(&status, "SnapshotCurrent"), "False SnapshotOverdue");
+    assert_eq!(
+        (next(&status).as_deref(), status.missed_runs),
+        (Some("2026-11-22T13:00:00Z"), Some(4))
+    );
+}
+
+#[test]
+fn a_suspended_schedule_misses_nothing() {
+    let suspended = json!({ "suspend": true });
+    let (plan, status) = at_time("2026-11-22T12:00:00Z", suspended, &[], "2026-11-22T17:00:10Z");
+    assert!(plan.create.is_empty());
+    assert_eq!((next(&status), status.missed_runs), (None, Some(3)));
+    assert_eq!(said(&status, "SnapshotCurrent"), "Unknown ScheduleSuspended");
+    // When it goes on, only what comes then is announced.
+    let (plan, status) = at_time("2026-11-22T09:02:00Z", json!({}), &[], "2026-11-22T17:00:10Z");
+    assert!(plan.create.is_empty(), "the schedule never fires at 09:02");
+    assert_eq!(status.missed_runs, Some(3));
+}
+
+/// An EraTracking whose annotation has this value, and whose status tells that one.
+fn asking(value: &str, told: Option<&str>) -> EraTracking {
+    let annotations = json!({ "eratrack.dev/snapshot-now": value });
+    let status = json!({ "snapshotNow": told });
+    with(all(), json!({ "metadata": { "annotations": annotations }, "status": status }))
+}
+
+#[test]
+fn each_value_has_one_snapshot_made_of_each_claim() {
+    let scene = || {
+        Scene::new().bound(&["data", "log"]).volume(healthy("data")).claim(bound_claim(
+            "unbound",
+            "",
+            &[],
+        ))
+    };
+    let name = |claim: &str, value: &str| {
+        eratrack_api::names::asked_snapshot_name(claim, &uid("et", "all"), value)
+    };
+    let (_, plan) = planned(&inputs(scene(), asking("1", None)));
+    assert_eq!(names(&plan.asked.create), [name("data", "1"), name("log", "1")]);
+    assert_eq!(plan.asked.told.as_deref(), Some("1"));
+    let made = &plan.asked.create[0];
+    assert_eq!(made.owner_references(), [], "it stays when the EraTracking goes");
+    assert_eq!(made.labels()["eratrack.dev/made-by"], "hand");
+    assert_eq!(made.annotations()["eratrack.dev/snapshot-now"], "1");
+    // Killed before it was told: only what is missing is made.
+    let half = scene().snapshot(snapshot(&name("data", "1"), "data", json!({})));
+    let (_, plan) = planned(&inputs(half, asking("1", None)));
+    assert_eq!(names(&plan.asked.create), [name("log", "1")]);
+    for (value, told, made) in [("1", Some("1"), 0), ("2", Some("1"), 2), ("", None, 0)] {
+        let (_, plan) = planned(&inputs(scene(), asking(value, told)));
+        assert_eq!(plan.asked.create.len(), made, "{value:?} after {told:?}");
+    }
+    let (_, nobody) = planned(&inputs(Scene::new(), asking("1", None)));
+    assert_eq!(nobody.asked, super::asked::Asked::default(), "it waits for a claim");
+    let long = "x".repeat(129);
+    let (_, plan) = planned(&inputs(scene(), asking(&long, None)));
+    assert!(plan.asked.told.is_some_and(|it| it.starts_with("sha256:") && it.len() == 71));
+}
+
+#[tokio::test]
+async fn scenario_what_is_asked_for_at_once_is_made_and_then_told() {
+    let tracking = asking("now", None);
+    let scene =
+        || Scene::new().bound(&["data"]).volume(healthy("data")).tracking(asking("now", None));
+    let api = FakeApi::new();
+    reconcile(Arc::new(tracking.clone()), scene().context(&api)).await.expect("done");
+    assert_eq!(api.order(), ["POST erasnapshots", "PATCH eratrackings/all/status"]);
+    assert_eq!(api.asked()[1].body["status"]["snapshotNow"], "now");
+    assert!(api.events().contains(&"SnapshotsAskedFor".to_owned()), "{:?}", api.events());
+    let refusing = FakeApi::new().refuse("POST erasnapshots", 403, "Forbidden", "x");
+    reconcile(Arc::new(tracking), scene().context(&refusing)).await.expect_err("refused");
+    assert_eq!(refusing.asked()[1].body["status"]["snapshotNow"], Value::Null, "tried again");
+}
+
+#[tokio::test]
+async fn scenario_missed_times_are_counted_and_told_once() {
+    let hours = json!({ "spec": { "snapshots": { "schedule": "0 * * * *" } },
+                        "status": { "nextSnapshotTime": "2026-11-22T09:00:00Z" } });
+    let tracking = with(scheduled("*/5 * * * *", 3), hours);
+    let scene = Scene::new().bound(&["data"]).volume(with_creation(healthy("data")));
+    let api = FakeApi::new();
+    reconcile(Arc::new(tracking.clone()), scene.tracking(tracking).context(&api))
+        .await
+        .expect("done");
+    assert_eq!(api.order(), ["POST erasnapshots", "PATCH eratrackings/all/status"]);
+    assert_eq!(api.asked()[1].body["status"]["missedRuns"], 3, "9, 10 and 11 o'clock");
+    assert!(api.events().contains(&"RunsMissed".to_owned()), "{:?}", api.events());
+}
+
+#[test]
+fn a_snapshot_that_is_labelled_as_made_by_hand_is_not_pruned() {
+    let labelled = merged(
+        serde_json::to_value(complete("d1", "data", 1)).expect("JSON"),
+        json!({ "metadata": { "labels": { "eratrack.dev/made-by": "hand" } } }),
+    );
+    let scene = Scene::new().bound(&["data"]).volume(healthy("data")).snapshot(object(labelled));
+    let scene = [complete("d2", "data", 2), complete("d3", "data", 3)]
+        .into_iter()
+        .fold(scene, Scene::snapshot);
+    let (_, plan) = planned(&inputs(scene, scheduled("0 0 1 1 *", 1)));
+    let pruned: Vec<_> = plan.prune.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(pruned, ["d2"]);
+}
+
+#[test]
+fn what_to_keep_that_cannot_be_read_prunes_nothing() {
+    for over in [json!({ "timeZone": "Europe/Atlantis" }), json!({ "keep": { "within": "x" } })] {
+        let scene = Scene::new().bound(&["data"]).volume(healthy("data"));
+        let scene = [complete("d2", "data", 2), complete("d3", "data", 3)]
+            .into_iter()
+            .fold(scene, Scene::snapshot);
+        let tracking = with(scheduled("0 0 1 1 *", 1), json!({ "spec": { "snapshots": over } }));
+        assert!(planned(&inputs(scene, tracking)).1.prune.is_empty(), "{over}");
+    }
+}
+
 #[test]
 fn nothing_fires_that_was_not_announced() {
     let cases = [

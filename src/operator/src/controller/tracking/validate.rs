@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use eratrack_api::{Granularity, ObjectRef};
+use eratrack_api::{Granularity, ObjectRef, Snapshots};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::ResourceExt;
 
 use super::dereference::Inputs;
 use super::intent::{self, Intent, Selection};
+use crate::controller::budget::VOLUME_BYTES;
 use crate::controller::context::Settings;
 use crate::controller::place::Place;
-use crate::controller::schedule::{Schedule, ScheduleError};
+use crate::controller::retention::{Keep, Rules};
+use crate::controller::schedule::{Schedule, ScheduleError, time_zone};
 
 /// A claim that an EraTracking asks for, and what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +65,8 @@ pub(crate) struct Validated {
     pub(crate) unreadable: Option<String>,
     /// When snapshots are made.
     pub(crate) timing: Timing,
-    /// How many complete ones are kept.
-    pub(crate) keep: usize,
+    /// Which complete ones are kept; all, if that cannot be read.
+    pub(crate) keep: Option<Keep>,
 }
 
 /// Answers them.
@@ -72,7 +74,6 @@ pub(crate) fn validate(inputs: &Inputs, settings: Settings, now: Timestamp) -> V
     let spec = &inputs.tracking.spec;
     let mine = Intent::of(&inputs.tracking);
     let intents: Vec<Intent> = inputs.trackings.iter().map(|it| Intent::of(it)).collect();
-    let keep = spec.snapshots.as_ref().map(|it| it.keep.last).unwrap_or_default();
     Validated {
         claims: names(&mine, inputs)
             .into_iter()
@@ -85,8 +86,14 @@ pub(crate) fn validate(inputs: &Inputs, settings: Settings, now: Timestamp) -> V
             Selection::Names(_) | Selection::Labels(_) => None,
         },
         timing: timing(inputs, now),
-        keep: usize::try_from(keep.min(settings.keep_max)).unwrap_or(usize::MAX),
+        keep: spec.snapshots.as_ref().and_then(|it| keep(it, settings)),
     }
+}
+
+fn keep(spec: &Snapshots, settings: Settings) -> Option<Keep> {
+    let rules = Rules::read(&spec.keep, time_zone(spec).ok()?)?;
+    let most = usize::try_from(settings.keep_max).unwrap_or(usize::MAX);
+    Some(Keep { rules, most, bytes: VOLUME_BYTES })
 }
 
 fn names(mine: &Intent, inputs: &Inputs) -> Vec<String> {
