@@ -124,8 +124,8 @@ impl Schedule {
         digest.update(b"\n");
         digest.update(claim.as_bytes());
         let share =
-            digest.finalize()[..4].iter().fold(0_i64, |sum, byte| sum << 8 | i64::from(*byte));
-        let offset = share * (self.spread(at).as_secs() + 1) >> 32;
+            digest.finalize()[..4].iter().fold(0_i64, |sum, byte| (sum << 8) | i64::from(*byte));
+        let offset = (share * (self.spread(at).as_secs() + 1)) >> 32;
         at.checked_add(SignedDuration::from_secs(offset)).unwrap_or(at)
     }
 

@@ -33,6 +33,9 @@ pub(crate) struct Rules {
 /// A period's name: of two times in one period it is the same.
 type Period = [i16; 4];
 
+/// How many periods, and which one a time is of.
+type Rule = (u32, fn(&Zoned) -> Period);
+
 impl Rules {
     /// Reads them; nothing if `within` cannot be read, which the API server's rules do not let pass.
     pub(crate) fn read(keep: &eratrack_api::Keep, zone: TimeZone) -> Option<Self> {
@@ -57,7 +60,7 @@ impl Rules {
             .map(|at| since.is_some_and(|since| since.is_none_or(|since| *at > since)))
             .collect();
         kept.iter_mut().take(count(self.last)).for_each(|it| *it = true);
-        let rules: [(u32, fn(&Zoned) -> Period); 4] = [
+        let rules: [Rule; 4] = [
             (self.hourly, |at| [at.year(), at.month().into(), at.day().into(), at.hour().into()]),
             (self.daily, |at| [at.year(), at.month().into(), at.day().into(), 0]),
             (self.weekly, week),

@@ -1,5 +1,7 @@
 //! By tables, by an oracle that goes through the calendar the slow way, and over a year.
 
+#![allow(clippy::needless_pass_by_value)] // rules are made where they are used
+
 use std::collections::BTreeSet;
 
 use jiff::tz::TimeZone;
@@ -170,26 +172,27 @@ fn periods_are_those_of_the_time_zone() {
     assert_eq!(kept(berlin, &times), [times[0], times[2]]);
 }
 
+fn boundaries<'a>(times: &[&'a str]) -> Vec<Item<'a>> {
+    let item = |text: &&'a str| Item {
+        name: text,
+        created: at(text),
+        outcome: Outcome::Complete(at(text)),
+        chain: None,
+        bytes: 0,
+    };
+    times.iter().map(item).collect()
+}
+
 #[test]
 fn within_reaches_back_from_the_newest_that_is_not_of_the_future() {
     let rules = || Rules { within: Some(Span::new().days(2)), ..none() };
-    fn items<'a>(times: &[&'a str]) -> Vec<Item<'a>> {
-        let item = |text: &&'a str| Item {
-            name: text,
-            created: at(text),
-            outcome: Outcome::Complete(at(text)),
-            chain: None,
-            bytes: 0,
-        };
-        times.iter().map(item).collect()
-    }
     let times = &["2026-11-22T12:00:00Z", "2026-11-20T12:00:01Z", "2026-11-20T12:00:00Z"];
-    assert_eq!(expired(&items(times), &keep(rules()), at("2027-11-22T12:00:00Z")), [times[2]]);
+    assert_eq!(expired(&boundaries(times), &keep(rules()), at("2027-11-22T12:00:00Z")), [times[2]]);
     // A clock that was a year ahead takes nothing else along.
     let wrong = &["2027-11-22T12:00:00Z", times[0], times[1]];
-    assert_eq!(expired(&items(wrong), &keep(rules()), at("2026-11-22T12:00:30Z")), [""; 0]);
+    assert_eq!(expired(&boundaries(wrong), &keep(rules()), at("2026-11-22T12:00:30Z")), [""; 0]);
     // A controller whose clock is behind all of them keeps all.
-    assert_eq!(expired(&items(times), &keep(rules()), at("2020-01-01T00:00:00Z")), [""; 0]);
+    assert_eq!(expired(&boundaries(times), &keep(rules()), at("2020-01-01T00:00:00Z")), [""; 0]);
 }
 
 /// The slow way: for each snapshot and each rule, count what is before it.
