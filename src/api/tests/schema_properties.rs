@@ -193,7 +193,9 @@ fn defaults_are_as_documented() {
     assert_eq!(default("timeZone"), "Etc/UTC");
     assert_eq!(default("suspend"), false);
     assert_eq!(default("startingDeadlineSeconds"), 300);
-    assert_eq!(default("keep"), &json!({ "last": 24 }));
+    assert_eq!(default("keep"), &json!({}), "the controller keeps 24 then");
+    assert_eq!(default("jitterSeconds"), 0);
+    assert_eq!(default("concurrencyPolicy"), "Forbid");
 
     let crd = definition("erasnapshots");
     let spec = &schema(&crd)["properties"]["spec"];
@@ -225,7 +227,7 @@ fn bounds_agree_with_the_names() {
     let properties = &schema(&crd)["properties"];
     assert_eq!(properties["ranges"]["maxLength"], names::SLICE_RANGES_MAX);
     assert_eq!(properties["count"]["maximum"], f64::from(names::SLICES_MAX));
-    assert_eq!(properties["index"]["maximum"], f64::from(names::SLICES_MAX - 1));
+    assert_eq!(properties["index"]["maximum"], f64::from(2 * names::SLICES_MAX - 1));
     assert_eq!(properties["snapshot"]["properties"]["name"]["maxLength"], names::SNAPSHOT_NAME_MAX);
     let crd = definition("eratrackings");
     let keep = &schema(&crd)["properties"]["spec"]["properties"]["snapshots"]["properties"]["keep"];
