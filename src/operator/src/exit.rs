@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use crate::cli::DeviceError;
+use crate::cli::{DeviceError, KubectlError};
 
 /// What a script learns of how a command ended. Never reassigned; docs/exit-codes.md says what to do about each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub(crate) enum Failure {
     /// A command for one machine.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A question to a cluster.
+    #[error(transparent)]
+    Kubectl(#[from] KubectlError),
     /// Volumes are still tracked.
     #[error("{0}")]
     Incomplete(String),
@@ -68,6 +71,7 @@ impl Failure {
             Self::LeaseLost { .. } => Code::LeaseLost,
             Self::Incomplete(_) => Code::Incomplete,
             Self::Device(error) => error.code(),
+            Self::Kubectl(error) => error.code(),
         }
     }
 }

@@ -3,7 +3,6 @@
 mod agent;
 mod cli;
 mod controller;
-#[allow(dead_code, unused_imports)] // until the plugin's commands are in
 mod delta;
 mod event_note;
 mod exit;

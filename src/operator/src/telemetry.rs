@@ -16,7 +16,7 @@ pub(crate) enum LogFormat {
 /// What is logged, and how.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LogArgs {
-    /// What to log: a level, or directives such as `info,kube=warn`; without this `info`, and `warn` for `device`
+    /// What to log: a level, or directives such as `info,kube=warn`; without this `info`, and `warn` for `device` and `kubectl`
     #[arg(long, env = "ERATRACK_LOG", global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// How a log line looks

@@ -2,8 +2,10 @@
 
 mod args;
 mod device;
+mod kubectl;
 mod size;
 
+use std::ffi::OsStr;
 use std::future::Future;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use clap_complete::Shell;
 
 pub(crate) use args::{AgentArgs, ControllerArgs, UninstallArgs};
 pub(crate) use device::DeviceError;
+pub(crate) use kubectl::KubectlError;
 
 use crate::exit::Failure;
 use crate::telemetry::{self, LogArgs};
@@ -41,6 +44,8 @@ enum Command {
     /// Track devices of one machine, without Kubernetes
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// Ask a cluster about changed blocks; the same as `kubectl era`, once this file is in the path as kubectl-era
+    Kubectl(kubectl::KubectlArgs),
     /// Write the manual pages
     ///
     /// Example: eratrack man /usr/local/share/man/man1
@@ -59,6 +64,9 @@ enum Command {
 
 /// Parses the process's arguments and does what they say.
 pub(crate) fn run() -> Result<(), Failure> {
+    if is_plugin(std::env::args_os().next().as_deref()) {
+        return plugin(kubectl::Plugin::parse());
+    }
     let cli = Cli::parse();
     match cli.command {
         Command::Controller(args) => serve(&cli.log, controller::run(args)),
@@ -71,30 +79,57 @@ pub(crate) fn run() -> Result<(), Failure> {
             telemetry::init_for_command(&cli.log).map_err(Failure::other)?;
             Ok(device::run(command)?)
         }
+        Command::Kubectl(args) => ask(&cli.log, args),
         Command::Man { dir } => manual(&dir).map_err(Failure::other),
-        Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "eratrack", &mut script);
-            print(&script)
-        }
+        Command::Completion { shell } => completion(shell, Cli::command(), "eratrack"),
     }
 }
 
-/// Runs a role. One thread is enough for waiting on the API server; what blocks runs on the
-/// blocking pool.
+/// kubectl calls a file of that name, which may be a link to this one.
+fn is_plugin(called: Option<&OsStr>) -> bool {
+    let stem = called.and_then(|called| Path::new(called).file_stem());
+    stem.is_some_and(|stem| stem == kubectl::PLUGIN)
+}
+
+fn plugin(plugin: kubectl::Plugin) -> Result<(), Failure> {
+    let log = plugin.log.clone();
+    match plugin.asked() {
+        Ok(args) => ask(&log, args),
+        Err(shell) => completion(shell, kubectl::Plugin::command(), kubectl::PLUGIN),
+    }
+}
+
+fn ask(log: &LogArgs, args: kubectl::KubectlArgs) -> Result<(), Failure> {
+    telemetry::init_for_command(log).map_err(Failure::other)?;
+    block_on(async { Ok(kubectl::run(args).await?) })
+}
+
+fn completion(shell: Shell, mut command: clap::Command, name: &str) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    print(&script)
+}
+
+/// Runs a role.
 fn serve(log: &LogArgs, role: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     telemetry::init(log).map_err(Failure::other)?;
+    block_on(role)
+}
+
+/// One thread is enough for waiting on the API server; what blocks runs on the blocking pool.
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::other)?
-        .block_on(role)
+        .block_on(work)
 }
 
-/// A page for each command, as `man` finds them: `eratrack-device-attach.1`.
+/// A page for each command, as `man` finds them: `eratrack-device-attach.1`; the plugin's under its own name.
 fn manual(dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
-    clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), dir)
+    clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), dir)?;
+    clap_mangen::generate_to(kubectl::Plugin::command().disable_help_subcommand(true), dir)
 }
 
 /// Prints to stdout; a reader that went away (`| head`) is no failure.
@@ -112,6 +147,19 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+        kubectl::Plugin::command().debug_assert();
+    }
+
+    #[test]
+    fn called_as_a_plugin_it_is_one() {
+        let is = |name: &str| is_plugin(Some(OsStr::new(name)));
+        assert!(is("/usr/local/bin/kubectl-era") && is("kubectl-era"));
+        assert!(!is("eratrack") && !is_plugin(None));
+        let words =
+            ["kubectl-era", "status", "--namespace", "shop", "--context", "x", "-o", "json"];
+        assert!(kubectl::Plugin::try_parse_from(words).is_ok());
+        let words = ["eratrack", "kubectl", "-n", "shop", "why", "data"];
+        assert!(Cli::try_parse_from(words).is_ok());
     }
 
     #[test]

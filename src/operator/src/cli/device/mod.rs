@@ -13,7 +13,7 @@ mod heat_map;
 mod look;
 mod machine;
 mod offline;
-mod output;
+pub(super) mod output;
 mod pool;
 mod progress;
 mod replicate;

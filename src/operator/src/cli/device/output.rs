@@ -42,7 +42,11 @@ pub(super) fn print(out: &mut impl Write, format: Format, answer: &impl Show) ->
 }
 
 /// Columns as wide as what is in them, three spaces apart.
-pub(super) fn table(out: &mut impl Write, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+pub(in crate::cli) fn table(
+    out: &mut impl Write,
+    head: &[&str],
+    rows: &[Vec<String>],
+) -> io::Result<()> {
     let head: Vec<String> = head.iter().map(|&word| word.to_owned()).collect();
     let lines = || std::iter::once(&head).chain(rows);
     let width = |column: usize| {
@@ -57,7 +61,7 @@ pub(super) fn table(out: &mut impl Write, head: &[&str], rows: &[Vec<String>]) -
 }
 
 /// A size as people read it: the largest unit that leaves no more than one digit after the point.
-pub(super) fn size(bytes: u64) -> String {
+pub(in crate::cli) fn size(bytes: u64) -> String {
     let units = [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")];
     let fits = units.into_iter().find(|(shift, _)| bytes >= 1 << shift);
     let Some((shift, unit)) = fits else { return bytes.to_string() };
