@@ -195,6 +195,10 @@ reasons! {
         "What the agent wrote down about the volume does not agree with the device; the next snapshot is full.",
         "Nothing, unless it happens again without a change to the device.";
 
+    SlicesLost: &[(EraVolume, TrackingIntact), (EraSnapshot, Failed), (EraSnapshot, Ready)],
+        "A slice of the last snapshot's list is gone, or is not what was written; nobody gets past that snapshot by lists; the next snapshot is full.",
+        "Copy in full, once, and go on from the next snapshot. See who can delete or write changedblockslices, and the API server's audit log.";
+
     // How is the volume altogether?
     Tracking: &[(EraVolume, Ready)],
         "Era is in the data path, the chain is intact or waits for its first snapshot, and the node's agent is ready.",

@@ -12,5 +12,4 @@ mod read;
 mod tests;
 
 pub(crate) use error::{ListError, ReadError};
-#[allow(unused_imports)] // until the agent looks at its base
 pub(crate) use read::{KubeSlices, Slices, between, read};

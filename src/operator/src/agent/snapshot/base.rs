@@ -1,6 +1,6 @@
 //! What a new boundary's list refers to: the last complete snapshot of the chain, as the API server has it. Pure.
 
-use eratrack_api::{EraSnapshot, ObjectRef};
+use eratrack_api::{EraSnapshot, ObjectRef, Reason};
 use eratrack_model::Era;
 use kube::ResourceExt;
 
@@ -13,6 +13,22 @@ pub(crate) struct Base {
     pub(crate) snapshot: ObjectRef,
     /// The first era after its boundary.
     pub(crate) era: Era,
+}
+
+/// What a new list refers to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Origin {
+    /// The changes since this one.
+    Base(Base),
+    /// Nothing, for this reason: it is full.
+    Nothing(Reason),
+    /// Nothing, because the list of what would be the base is lost: it is full.
+    Lost {
+        /// What would be the base.
+        snapshot: Box<EraSnapshot>,
+        /// What was found.
+        why: String,
+    },
 }
 
 /// The newest complete snapshot of this chain of this volume. One that is being deleted counts: its era is known.

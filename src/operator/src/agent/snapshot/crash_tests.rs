@@ -21,7 +21,7 @@ fn now() -> Timestamp {
     at(30)
 }
 
-async fn advance(memory: &Memory, tracked: Option<&Tracked>, name: &str) -> Outcome {
+pub(super) async fn advance(memory: &Memory, tracked: Option<&Tracked>, name: &str) -> Outcome {
     let operations = Operations::new(Arc::new(memory.clone()), VOLUME_UID);
     let volume = era_volume();
     let procedure = Procedure {
@@ -39,12 +39,12 @@ async fn advance(memory: &Memory, tracked: Option<&Tracked>, name: &str) -> Outc
     procedure.advance(&Key { namespace: "apps".into(), name: name.into() }).await
 }
 
-fn asked(name: &str) -> eratrack_api::EraSnapshot {
+pub(super) fn asked(name: &str) -> eratrack_api::EraSnapshot {
     snapshot(name, &json!({"nodeName": "node1", "volumeUID": VOLUME_UID}))
 }
 
 /// A volume with one complete snapshot, `a`.
-async fn with_base() -> Memory {
+pub(super) async fn with_base() -> Memory {
     let memory = Memory::default();
     memory
         .attach(&crate::agent::stacks::Wanted {

@@ -2,6 +2,7 @@
 //!
 //! - `step`: what to do next (pure)
 //! - `base`, `status`, `list`: what is written (pure)
+//! - `whole`: whether the list of the base can still be read
 //! - `run`: does it, and decides again
 //! - `progress`: what is remembered between two tries
 //! - `error`: what follows when something fails
@@ -13,6 +14,9 @@ pub(crate) mod progress;
 pub(crate) mod run;
 mod status;
 pub(crate) mod step;
+mod whole;
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod lost_tests;

@@ -13,12 +13,13 @@ use kube::ResourceExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument;
 
-use super::base::{Base, base_of};
+use super::base::{Base, Origin, base_of};
 use super::error::{Remedy, SnapshotError};
 use super::list::List;
 use super::progress::Progress;
 use super::status;
 use super::step::{self, InForce, Recorded, Scope, Step, Volume, next_step};
+use super::whole;
 use crate::agent::cluster::{Cluster, Key, Notice};
 use crate::agent::operations::{Operation, Operations};
 use crate::agent::slices;
@@ -141,18 +142,18 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         let boundary = made.map_err(SnapshotError::Boundary)?;
         self.progress.boundary(Some(boundary.time));
         roomy(boundary)?;
-        let base = self.base(tracked, boundary).await?;
+        let origin = self.origin(tracked, boundary).await?;
         tracing::info!(era = boundary.era.0, chain = tracked.chain, "boundary made");
-        let status = status::with_boundary(snapshot, boundary, tracked, base, (self.now)());
+        let status = status::with_boundary(snapshot, boundary, tracked, &origin, (self.now)());
         let written = self.cluster.write_snapshot(snapshot, &status).await;
-        written.map_err(cluster("write the boundary down"))
+        let written = written.map_err(cluster("write the boundary down"))?;
+        if let Origin::Lost { snapshot: base, why } = &origin {
+            self.base_lost(&written, base, why).await;
+        }
+        Ok(written)
     }
 
-    async fn base(
-        &self,
-        tracked: &Tracked,
-        boundary: Boundary,
-    ) -> Result<Result<Base, Reason>, SnapshotError> {
+    async fn origin(&self, tracked: &Tracked, boundary: Boundary) -> Result<Origin, SnapshotError> {
         let claim = Key {
             namespace: self.volume.namespace().unwrap_or_default(),
             name: self.volume.spec.claim.name.clone(),
@@ -161,8 +162,8 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         let all = all.map_err(cluster("list the claim's EraSnapshots"))?;
         let base = base_of(&all, self.operations.volume_uid(), &tracked.chain);
         match base {
-            None => Ok(Err(self.full_reason)),
-            Some(base) if base.era < boundary.era => Ok(Ok(base)),
+            None => Ok(Origin::Nothing(self.full_reason)),
+            Some(base) if base.era < boundary.era => self.whole(base, all).await,
             // Eras only grow: this metadata is not the one that the base was read from, and has not seen every write.
             Some(base) => Err(SnapshotError::Boundary(StackError {
                 hope: Hope::Broken,
@@ -172,6 +173,42 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
                     boundary.era, base.snapshot.name, base.era
                 ),
             })),
+        }
+    }
+
+    /// The base, if its list can still be read.
+    async fn whole(&self, base: Base, all: Vec<EraSnapshot>) -> Result<Origin, SnapshotError> {
+        let uid = Some(&base.snapshot.uid);
+        let Some(snapshot) = all.into_iter().find(|it| it.metadata.uid.as_ref() == uid) else {
+            return Ok(Origin::Base(base));
+        };
+        let lost = whole::lost(self.cluster, &snapshot).await;
+        match lost.map_err(cluster("read the base's slices"))? {
+            None => Ok(Origin::Base(base)),
+            Some(why) => Ok(Origin::Lost { snapshot: Box::new(snapshot), why: why.to_string() }),
+        }
+    }
+
+    /// Says it on everything that somebody may look at. That the new snapshot is full is written down already, so that
+    /// nothing here must succeed.
+    async fn base_lost(&self, snapshot: &EraSnapshot, base: &EraSnapshot, why: &str) {
+        let reason = Reason::SlicesLost;
+        let name = base.name_any();
+        let message = format!("full, because the list of {name} cannot be read any more: {why}");
+        tracing::warn!(%reason, message, "the base's list is lost");
+        self.notice(snapshot, true, reason, &message);
+        let notice = Notice {
+            warning: true,
+            reason,
+            message: format!("{} is {message}", snapshot.name_any()),
+            action: "Snapshot",
+        };
+        self.cluster.notice_volume(self.volume, &notice);
+        if let Err(error) = self.fail(base, reason, why).await {
+            tracing::warn!(
+                error = crate::exit::chain(&error),
+                "the base still says that it is ready"
+            );
         }
     }
 

@@ -8,7 +8,7 @@ use eratrack_api::{
 };
 use k8s_openapi::jiff::Timestamp;
 
-use super::base::Base;
+use super::base::Origin;
 use super::list::List;
 use crate::agent::stacks::{Boundary, Tracked};
 
@@ -29,7 +29,7 @@ pub(crate) fn with_boundary(
     snapshot: &EraSnapshot,
     boundary: Boundary,
     tracked: &Tracked,
-    base: Result<Base, Reason>,
+    origin: &Origin,
     now: Timestamp,
 ) -> EraSnapshotStatus {
     let mut status = current(snapshot);
@@ -38,16 +38,18 @@ pub(crate) fn with_boundary(
     status.boundary_time = Some(Time(boundary.time));
     status.size_bytes = Some(tracked.size_bytes);
     status.block_size_bytes = Some(tracked.granularity.bytes());
-    match base {
-        Ok(base) => {
+    let full = |status: &mut EraSnapshotStatus, reason: Reason| {
+        status.type_ = Some(SnapshotType::Full);
+        status.full_reason = Some(reason.as_str().to_owned());
+    };
+    match origin {
+        Origin::Base(base) => {
             status.type_ = Some(SnapshotType::Incremental);
             status.since_era = Some(base.era.0);
-            status.base = Some(base.snapshot);
+            status.base = Some(base.snapshot.clone());
         }
-        Err(reason) => {
-            status.type_ = Some(SnapshotType::Full);
-            status.full_reason = Some(reason.as_str().to_owned());
-        }
+        Origin::Nothing(reason) => full(&mut status, *reason),
+        Origin::Lost { .. } => full(&mut status, Reason::SlicesLost),
     }
     let message = format!("boundary made at era {}; reading what changed", boundary.era);
     set(&mut status, snapshot, ConditionType::Ready, false, Reason::Reading, &message, now);
@@ -115,6 +117,7 @@ fn set(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::snapshot::base::Base;
     use crate::agent::stacks::Changes;
     use crate::agent::testing::{CHAIN, at, snapshot, tracked};
     use eratrack_api::ObjectRef;
@@ -139,7 +142,7 @@ mod tests {
     fn a_delta_from_boundary_to_complete() {
         let mut snapshot = snapshot("s", &json!({"nodeName": "node1"}));
         let base = Base { snapshot: ObjectRef { name: "b".into(), uid: "u".into() }, era: Era(4) };
-        let status = with_boundary(&snapshot, boundary(), &tracked(), Ok(base), at(21));
+        let status = with_boundary(&snapshot, boundary(), &tracked(), &Origin::Base(base), at(21));
         assert_eq!(status.chain_id.as_deref(), Some(CHAIN));
         assert_eq!((status.era, status.since_era), (Some(7), Some(4)));
         assert_eq!(status.conditions[0].reason, "Reading");
@@ -157,8 +160,8 @@ mod tests {
     #[test]
     fn a_full_one_says_why_and_never_exceeds_the_device() {
         let mut snapshot = snapshot("s", &json!({}));
-        let status =
-            with_boundary(&snapshot, boundary(), &tracked(), Err(Reason::NodeRebooted), at(21));
+        let origin = Origin::Nothing(Reason::NodeRebooted);
+        let status = with_boundary(&snapshot, boundary(), &tracked(), &origin, at(21));
         assert_eq!(status.full_reason.as_deref(), Some("NodeRebooted"));
         assert_eq!((status.type_, status.since_era), (Some(SnapshotType::Full), None));
         snapshot.status = Some(status);

@@ -79,6 +79,9 @@ impl Cluster for Memory {
     }
 
     async fn slice(&self, key: &Key) -> Result<Option<ChangedBlockSlice>, ClusterError> {
+        if self.inner().held.contains(&Held::Reads) {
+            return Err(ClusterError::Timeout { what: key.to_string(), seconds: 10 });
+        }
         Ok(self.inner().slices.get(key).cloned())
     }
 
@@ -105,7 +108,9 @@ impl Cluster for Memory {
         self.effect("delete", |inner| inner.slices.remove(&Key::of(slice))).map(drop)
     }
 
-    fn notice_volume(&self, _: &EraVolume, _: &Notice) {}
+    fn notice_volume(&self, _: &EraVolume, notice: &Notice) {
+        self.inner().noticed_of_volume.push(notice.reason);
+    }
 
     fn notice_snapshot(&self, _: &EraSnapshot, notice: &Notice) {
         self.inner().noticed.push(notice.reason);

@@ -29,6 +29,8 @@ pub(crate) enum Kill {
 pub(crate) enum Held {
     /// Slices.
     Slices,
+    /// Reading slices.
+    Reads,
     /// Statuses of snapshots.
     Statuses,
     /// Attaches.
@@ -65,6 +67,7 @@ struct Inner {
     reads: usize,
     /// Events on snapshots.
     noticed: Vec<Reason>,
+    noticed_of_volume: Vec<Reason>,
     /// How much of the metadata is in use, in percent.
     used_percent: u64,
     /// The only EraVolume.
@@ -140,6 +143,11 @@ impl Memory {
     /// How many boundaries were made.
     pub(crate) fn boundaries(&self) -> usize {
         self.inner().began.len()
+    }
+
+    /// The events on volumes.
+    pub(crate) fn noticed_of_volume(&self) -> Vec<Reason> {
+        self.inner().noticed_of_volume.clone()
     }
 
     /// The events on snapshots.
@@ -298,6 +306,17 @@ impl Memory {
     /// How often the EraVolume's status was written.
     pub(crate) fn said(&self) -> usize {
         self.inner().said
+    }
+
+    /// Somebody deletes a slice.
+    pub(crate) fn lose_slice(&self, name: &str) {
+        self.inner().slices.retain(|key, _| key.name != name);
+    }
+
+    /// Somebody who may do anything changes a slice.
+    pub(crate) fn edit_slice(&self, name: &str, edit: impl FnOnce(&mut ChangedBlockSlice)) {
+        let key = Key { namespace: "apps".to_owned(), name: name.to_owned() };
+        edit(self.inner().slices.get_mut(&key).expect("the slice"));
     }
 
     /// How many slices there are.
