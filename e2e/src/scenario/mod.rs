@@ -5,6 +5,7 @@ mod admission_rights;
 mod block_mode;
 mod chain;
 mod definitions;
+mod example_client;
 mod lvm_lock;
 mod main_job;
 mod manifests;

@@ -41,6 +41,7 @@ const PACKAGES: &[Package] = &[
     package("fio", "load in tests and benchmarks"),
     package("gcc", "links Rust programs"),
     package("iproute2", "network namespaces"),
+    package("jq", "the example client of docs/for-backup-vendors.md"),
     package("kmod", "loads modules in a guest"),
     package("libc6-dev", "static linking of the binary that goes into the image"),
     package("libclang-dev", "building the device-mapper bindings"),

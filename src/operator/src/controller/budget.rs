@@ -28,6 +28,16 @@ impl Usage {
         snapshots.into_iter().fold(Self::default(), Self::plus)
     }
 
+    /// What all lists of the cluster may take.
+    pub(crate) const fn of_cluster_at_most() -> Self {
+        CLUSTER
+    }
+
+    /// Bytes and objects.
+    pub(crate) fn figures(self) -> (u64, u64) {
+        (self.bytes, self.objects)
+    }
+
     fn plus(self, snapshot: &EraSnapshot) -> Self {
         match snapshot.status.as_ref().and_then(|status| status.slices.as_ref()) {
             None => self,

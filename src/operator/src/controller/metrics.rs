@@ -15,6 +15,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
 
+use super::budget::Usage;
 use super::outcome::outcome;
 use super::retention::Outcome;
 use super::world::World;
@@ -136,11 +137,35 @@ impl Collector for Gauges {
                 }
             }
         }
+        self.lists(&mut encoder)?;
         self.snapshots(encoder)
     }
 }
 
 impl Gauges {
+    /// How near the cluster's lists are to the bound at which no more snapshots are made.
+    fn lists(&self, encoder: &mut DescriptorEncoder) -> Result<(), fmt::Error> {
+        let all = self.0.snapshots.state();
+        let (bytes, objects) = Usage::of(all.iter().map(AsRef::as_ref)).figures();
+        let (most_bytes, most_objects) = Usage::of_cluster_at_most().figures();
+        let figures = [
+            ("lists", "Room that the lists take", Some(&Unit::Bytes), bytes),
+            ("lists_limit", "Room that the lists may take", Some(&Unit::Bytes), most_bytes),
+            ("lists_objects", "Complete snapshots and slices", None, objects),
+            (
+                "lists_objects_limit",
+                "Complete snapshots and slices there may be",
+                None,
+                most_objects,
+            ),
+        ];
+        for (name, help, unit, value) in figures {
+            let metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+            ConstGauge::new(clamped(value)).encode(metric)?;
+        }
+        Ok(())
+    }
+
     fn snapshots(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let [mut complete, mut pending, mut failed] = [0_i64; 3];
         for snapshot in self.0.snapshots.state() {
@@ -174,7 +199,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::controller::testing::{condition, era_volume};
+    use crate::controller::testing::{condition, era_volume, snapshot};
     use crate::metrics;
 
     #[test]
@@ -188,6 +213,9 @@ mod tests {
             } }),
         );
         writers.volumes.apply_watcher_event(&Event::Apply(volume));
+        let slices = json!({ "count": 2, "bytes": 1000, "sha256": "0".repeat(64) });
+        let listed = snapshot("s", "data", json!({ "status": { "slices": slices } }));
+        writers.snapshots.apply_watcher_event(&Event::Apply(listed));
         let mut registry = metrics::registry();
         Metrics::default().register(&mut registry, &Arc::new(world));
         let text = metrics::encode(&registry);
@@ -196,8 +224,12 @@ mod tests {
             format!("eratrack_volume_ready{labels} 1"),
             format!("eratrack_volume_tracking_intact{labels} 0"),
             format!("eratrack_volume_metadata_used_bytes{labels} 4096"),
-            r#"eratrack_snapshots{outcome="pending"} 0"#.to_owned(),
+            r#"eratrack_snapshots{outcome="pending"} 1"#.to_owned(),
             "eratrack_snapshots_created_total 0".to_owned(),
+            "eratrack_lists_bytes 1000".to_owned(),
+            "eratrack_lists_limit_bytes 268435456".to_owned(),
+            "eratrack_lists_objects 3".to_owned(),
+            "eratrack_lists_objects_limit 100000".to_owned(),
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in:\n{text}");
         }

@@ -57,7 +57,10 @@ impl List {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::snapshot::status::complete;
+    use crate::agent::testing::{CHAIN, at, snapshot};
     use eratrack_model::extents::ChangedBlocks;
+    use serde_json::json;
 
     fn incremental(blocks: impl Iterator<Item = u64>, marked_blocks: u64) -> List {
         let runs = ChangedBlocks::new(blocks.collect(), 0, 4_000_000);
@@ -78,5 +81,34 @@ mod tests {
         assert!(list.listed_blocks() > list.marked_blocks);
         assert!(list.parts().len() <= names::SLICES_MAX as usize);
         assert!(list.parts().iter().all(|part| part.ranges.len() <= names::SLICE_RANGES_MAX));
+    }
+
+    /// A million separate ranges, at distances that differ: the whole text of them would be some ten times the room.
+    #[test]
+    fn a_million_separate_ranges_fit_and_the_status_says_what_it_cost() {
+        const BLOCK: u64 = 262_144;
+        let blocks: Vec<u64> =
+            (0..1_000_000_u64).map(|index| index * 8 + index * index % 5).collect();
+        let runs = ChangedBlocks::new(blocks.iter().copied().collect(), 0, 8_000_008);
+        let list = List::incremental(&Changes { runs, marked_blocks: 1_000_000 });
+        assert_eq!(list.parts().len(), names::SLICES_MAX as usize);
+        assert!(list.parts().iter().all(|part| part.ranges.len() <= names::SLICE_RANGES_MAX));
+        let used: usize = list.parts().iter().map(|part| part.ranges.len()).sum();
+        assert!(used > 15 * names::SLICE_RANGES_MAX, "only {used} bytes are used");
+        let text: Vec<_> = list.parts().iter().map(|part| part.ranges.as_str()).collect();
+        let found: eratrack_model::extents::RunList = text.join(",").parse().expect("ranges");
+        assert!(blocks.iter().all(|block| found.contains(*block)), "nothing is lost");
+        assert!((10_000..200_000).contains(&list.ranges()), "{} ranges", list.ranges());
+
+        let boundary = json!({"chainID": CHAIN, "era": 7, "type": "Incremental", "sinceEra": 4,
+            "sizeBytes": 8_000_008 * BLOCK, "blockSizeBytes": BLOCK});
+        let status = complete(&snapshot("s", &boundary), &list, at(1));
+        assert_eq!(status.changed_bytes, Some(1_000_000 * BLOCK));
+        assert_eq!(status.listed_bytes, Some(found.blocks() * BLOCK));
+        assert!(status.listed_bytes > status.changed_bytes);
+        assert_eq!(
+            status.slices.map(|slices| (slices.count, slices.bytes)),
+            Some((16, used as u64 + 15))
+        );
     }
 }
