@@ -70,6 +70,7 @@ fn snapshot(tracking: &EraTracking, claim: &str, value: &str) -> EraSnapshot {
     // As one made by hand it stays when the EraTracking goes.
     snapshot.metadata.owner_references = None;
     snapshot.labels_mut().insert(names::LABEL_MADE_BY.to_owned(), names::BY_HAND.to_owned());
-    snapshot.annotations_mut().insert(names::ANNOTATION_SNAPSHOT_NOW.to_owned(), value.to_owned());
+    // Told, so that a long value is not stored once more for each claim.
+    snapshot.annotations_mut().insert(names::ANNOTATION_SNAPSHOT_NOW.to_owned(), told(value));
     snapshot
 }

@@ -564,7 +564,9 @@ fn each_value_has_one_snapshot_made_of_each_claim() {
     assert_eq!(nobody.asked, super::asked::Asked::default(), "it waits for a claim");
     let long = "x".repeat(129);
     let (_, plan) = planned(&inputs(scene(), asking(&long, None)));
-    assert!(plan.asked.told.is_some_and(|it| it.starts_with("sha256:") && it.len() == 71));
+    let told = plan.asked.told.expect("said");
+    assert!(told.starts_with("sha256:") && told.len() == 71, "{told}");
+    assert_eq!(plan.asked.create[0].annotations()["eratrack.dev/snapshot-now"], told);
 }
 
 #[tokio::test]
