@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use eratrack_dm::{Host, Known, Lookup};
+use eratrack_dm::{Host, HostError, Known, Liveness, Lookup};
 use eratrack_model::names::{DmName, DmUuid, StackId};
 use eratrack_model::record::Record;
 use eratrack_model::units::DevNo;
@@ -37,14 +37,29 @@ pub(super) fn stack(host: &Host, named: &str) -> Result<StackId, DeviceError> {
     if let Some((stack, _)) = uuid.as_ref().and_then(DmUuid::owner) {
         return Ok(stack);
     }
-    let of = |record: &Record| match &record.uuid {
-        Some(found) if record.stage.is_none() => Some(found) == uuid.as_ref(),
-        _ => record.x == number || beneath(record) == Some(number),
-    };
-    let found = known
-        .into_iter()
-        .find_map(|Known { stack, record }| record.ok().flatten().filter(of).map(|_| stack));
-    found.ok_or_else(not_tracked)
+    for Known { stack, record } in known {
+        let Some(record) = record.ok().flatten() else { continue };
+        let of_this_boot = || Ok(host.liveness(&record)? != Liveness::Rebooted);
+        if is_of(&record, number, uuid.as_ref(), of_this_boot)? {
+            return Ok(stack);
+        }
+    }
+    Err(not_tracked())
+}
+
+/// Whether a record is of the device with this number and uuid. Numbers are given out anew at each boot, so that one
+/// alone tells only of the boot that it was written down in.
+fn is_of(
+    record: &Record,
+    number: DevNo,
+    uuid: Option<&DmUuid>,
+    of_this_boot: impl FnOnce() -> Result<bool, HostError>,
+) -> Result<bool, HostError> {
+    match &record.uuid {
+        Some(found) if record.stage.is_none() => Ok(Some(found) == uuid),
+        _ if record.x == number || beneath(record) == Some(number) => of_this_boot(),
+        _ => Ok(false),
+    }
 }
 
 /// The record of the stack that is meant.
@@ -98,6 +113,41 @@ mod tests {
             assert_eq!(stack_name(named).unwrap().as_str(), expected);
         }
         assert!(matches!(stack_name("/dev/"), Err(DeviceError::StackName { .. })));
+    }
+
+    fn record(uuid: Option<&str>, stage: bool) -> Record {
+        let stage = stage.then(|| serde_json::json!({"path": "/dev/sdb", "identity": null}));
+        serde_json::from_value(serde_json::json!({
+            "version": 2, "stack": "a", "chain": "0b5e6a1c-4d0f-4f9e-8f43-0f5f2a3f0c11",
+            "boot": "9e107d9d-372b-4b5a-a9f1-7d0c4f3b2a10", "x": "253:3", "name": "a", "uuid": uuid,
+            "original": "0 65536 linear 8:16 0", "sectors": 65536, "granularity": "256Ki",
+            "discards": "Limit", "metadata": "/m/a", "metadata_size": 4_194_304,
+            "phase": "Attached", "stage": stage,
+        }))
+        .expect("a record")
+    }
+
+    #[test]
+    fn a_number_of_an_earlier_boot_names_nothing() {
+        let (x, disk) = (DevNo { major: 253, minor: 3 }, DevNo { major: 8, minor: 16 });
+        let staged = record(Some("CRYPT-SUBDEV-ERATRACK-a-top"), true);
+        for (record, number) in [(record(None, false), x), (staged.clone(), x), (staged, disk)] {
+            assert!(is_of(&record, number, None, || Ok(true)).unwrap());
+            assert!(!is_of(&record, number, None, || Ok(false)).unwrap(), "{number}");
+        }
+        let other = DevNo { major: 253, minor: 4 };
+        assert!(!is_of(&record(None, false), other, None, || Ok(true)).unwrap());
+    }
+
+    #[test]
+    fn a_uuid_names_the_device_over_boots() {
+        let uuid: DmUuid = "LVM-abc".parse().unwrap();
+        let (named, elsewhere) = (record(Some("LVM-abc"), false), DevNo { major: 253, minor: 9 });
+        assert!(is_of(&named, elsewhere, Some(&uuid), || Ok(false)).unwrap());
+        assert!(
+            !is_of(&named, named.x, None, || Ok(true)).unwrap(),
+            "another device has its number"
+        );
     }
 
     #[test]
