@@ -220,6 +220,7 @@ fn a_return_after_a_reboot_killed_anywhere_is_done_again() {
                 went_on += 1;
             }
             RestoreOutcome::Removed => panic!("it is out at {at}"),
+            RestoreOutcome::Left { why } => panic!("it is left at {at}: {why}"),
         }
         scene.detach();
         if !killed {

@@ -6,8 +6,14 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use common::{Eratrack, blocks};
+use eratrack_dm::linux::Kernel;
+use eratrack_dm::store::StoreConfig;
+use eratrack_dm::{Host, HostConfig, Liveness, Recovery};
+use eratrack_model::record::Keeper;
 use kit::{Disk, VolumeGroup, run, run_with};
 
 /// To a file that is there from then on.
@@ -105,6 +111,27 @@ impl Machine {
         run(&format!("mount --bind {} {BOOT_ID}", file.display()));
     }
 
+    /// As if the agent had attached it.
+    fn give_to_the_agent(&self) {
+        let record = self.eratrack.state().join("data/record.json");
+        run(&format!("sed -i s/\"Administrator\"/\"Agent\"/ {}", record.display()));
+    }
+
+    /// What the agent makes of it when it starts.
+    fn agent_recovers(&self) -> Recovery {
+        let host = Host::new(HostConfig {
+            root: "/".into(),
+            dm: Arc::new(Kernel::open().expect("device mapper")),
+            store: StoreConfig::new(self.eratrack.state()),
+            nodes: "/dev".into(),
+            lock_deadline: Duration::from_secs(10),
+            keeper: Keeper::Agent,
+        });
+        let mut recovered = host.recover().expect("it recovers");
+        assert_eq!(recovered.len(), 1, "{recovered:?}");
+        recovered.remove(0).outcome
+    }
+
     fn restore(&self, more: &str) -> (String, String, String) {
         let told = self.eratrack.json(&format!("restore {more}"));
         let field = |name: &str| told[0][name].as_str().unwrap_or_default().to_owned();
@@ -144,6 +171,49 @@ fn a_chain_goes_on_over_a_shutdown_in_order() {
     let before = blocks(&before);
     assert!(before.len() >= 4 && !before.contains(&2000), "{before:?}");
     assert!(before.iter().all(|block| both.contains(block)) && both.contains(&2000), "{both:?}");
+}
+
+/// The unit puts it back before a pod uses it, and the agent, which comes later, takes it over.
+#[test]
+#[ignore = "kernel tier"]
+fn an_agents_chain_goes_on_over_a_shutdown_in_order() {
+    let machine = Machine::new();
+    run(&format!("mkfs.ext4 -q {}", machine.path()));
+    let chain = machine.attach();
+    machine.give_to_the_agent();
+    let era = machine.boundary();
+    machine.mounted(|at| {
+        run(&format!("dd if=/dev/zero of={}/before bs=64k count=4 conv=fsync", at.display()));
+    });
+    machine.eratrack.ok("seal");
+    machine.reboot();
+    assert_eq!(machine.restore(""), ("Intact".into(), chain.clone(), String::new()));
+    run(&format!("dd if=/dev/urandom of={} bs=64k count=1 seek=2000 oflag=direct", machine.path()));
+    let recovered = machine.agent_recovers();
+    let Recovery::Adopted(record) = recovered else { panic!("{recovered:?}") };
+    assert_eq!(
+        (record.chain.to_string(), record.keeper, record.seal),
+        (chain, Keeper::Agent, None)
+    );
+    let both = blocks(&machine.eratrack.ok(&format!("changed data --since {era}")));
+    assert!(both.len() >= 5 && both.contains(&2000), "{both:?}");
+}
+
+/// Nothing is put back: the agent begins a new chain, if the volume is still to be tracked.
+#[test]
+#[ignore = "kernel tier"]
+fn an_agents_chain_that_is_not_proven_is_left_to_the_agent() {
+    let machine = Machine::new();
+    machine.attach();
+    machine.give_to_the_agent();
+    machine.reboot();
+    let before = machine.group.volume("data").table();
+    let (outcome, _, why) = machine.restore("");
+    assert!(outcome == "Left" && why.contains("not sealed"), "{outcome}: {why}");
+    assert_eq!(machine.group.volume("data").table(), before);
+    let recovered = machine.agent_recovers();
+    let Recovery::Broken { found, .. } = recovered else { panic!("{recovered:?}") };
+    assert_eq!(found, Liveness::Rebooted);
 }
 
 #[test]

@@ -72,13 +72,17 @@ impl Host {
             self.take_down(&lock, stack)?;
             return Ok(Recovery::OrphansRemoved);
         };
+        if let Some(record) = self.cut_short(stack) {
+            self.take_down(&lock, stack)?;
+            self.store.remove_returning(stack)?;
+            let found = Liveness::Rebooted;
+            return Ok(Recovery::Broken { record, found, era_failed: false });
+        }
         let found = self.liveness(&record)?;
         match (record.phase, found) {
             (Phase::Detaching, _) => self.take_down(&lock, stack).map(|_| Recovery::Finished),
-            (Phase::Attaching | Phase::Attached, Liveness::Intact)
-                if self.cut_short(stack).is_none() =>
-            {
-                self.take_over(&lock, record)
+            (Phase::Attaching | Phase::Attached, Liveness::Intact) => {
+                self.take_over(&lock, self.unsealed(record)?)
             }
             (Phase::Attaching, _) => self.take_down(&lock, stack).map(|_| Recovery::Undone),
             (Phase::Attached, found) => {

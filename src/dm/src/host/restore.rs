@@ -42,6 +42,12 @@ pub enum RestoreOutcome {
     },
     /// It was being taken out, or had never been finished; it is out.
     Removed,
+    /// It is the agent's, and nothing proves that its chain goes on: it is left as it is, for the
+    /// agent to begin a new one when the volume is used.
+    Left {
+        /// Why the chain has ended.
+        why: String,
+    },
 }
 
 /// What came of sealing a stack.
@@ -80,22 +86,23 @@ impl Host {
         Ok(SealOutcome::Sealed)
     }
 
-    /// Puts back every stack that this host keeps. One that cannot be does not keep the others
-    /// from it.
+    /// Puts back every stack that this host keeps, and those of the agent whose chain goes on. One
+    /// that cannot be does not keep the others from it.
     pub fn restore(&self, trust: Trust) -> Result<Vec<Restored>, HostError> {
         let mut restored = Vec::new();
         for Known { stack, record } in self.stacks()? {
-            let ours = match self.store.keeper(&stack) {
-                Some(keeper) => keeper == self.keeper,
-                // A record that tells nothing is no reason to say nothing.
-                None => record.is_err(),
-            };
-            if ours {
+            // A record that tells nothing is no reason to say nothing.
+            let kept = self.store.keeper(&stack).is_some();
+            if kept || record.is_err() {
                 let outcome = self.restore_one(&stack, trust);
                 restored.push(Restored { stack, outcome });
             }
         }
         Ok(restored)
+    }
+
+    fn is_another_keepers(&self, stack: &StackId) -> bool {
+        self.store.keeper(stack).is_some_and(|keeper| keeper != self.keeper)
     }
 
     /// The record of a return that was cut short: nobody can tell how far it came, and what was
@@ -111,7 +118,7 @@ impl Host {
         let lock = self.lock_stack(stack)?;
         self.wake(&lock, stack)?;
         if let Some(record) = self.cut_short(stack) {
-            return self.begin_anew(&lock, &record, "an earlier restore was cut short".to_owned());
+            return self.give_up(&lock, &record, "an earlier restore was cut short".to_owned());
         }
         self.store.remove_returning(stack)?;
         // Not as it was before the lock was there: another process may have been at work.
@@ -122,7 +129,10 @@ impl Host {
             (Phase::Attached, Liveness::Intact) => return self.in_use_again(&record),
             (Phase::Attached, Liveness::Rebooted) => {}
             (Phase::Attached, found) => {
-                return self.begin_anew(&lock, &record, format!("{found:?}"));
+                return self.give_up(&lock, &record, format!("{found:?}"));
+            }
+            (Phase::Attaching | Phase::Detaching, _) if self.is_another_keepers(stack) => {
+                return Ok(RestoreOutcome::Left { why: "it was not finished".to_owned() });
             }
             (Phase::Attaching | Phase::Detaching, _) => {
                 self.take_down(&lock, &record.stack)?;
@@ -133,17 +143,38 @@ impl Host {
         let x = self.x_after_reboot(&record)?;
         match self.evidence(&record, x).map(|found| judge(&record, &found, trust))? {
             Ok(proof) => self.go_on(&lock, &record, x, &proof),
-            Err(broken) => self.begin_anew(&lock, &record, broken.to_string()),
+            Err(broken) => self.give_up(&lock, &record, broken.to_string()),
         }
+    }
+
+    /// The chain has ended. An agent's stack is not tracked anew: only its agent knows whether
+    /// that is still wished for.
+    fn give_up(
+        &self,
+        lock: &StackLock,
+        record: &Record,
+        why: String,
+    ) -> Result<RestoreOutcome, HostError> {
+        if self.is_another_keepers(&record.stack) {
+            tracing::warn!(stack = %record.stack, why, "the chain has ended");
+            return Ok(RestoreOutcome::Left { why });
+        }
+        self.begin_anew(lock, record, why)
     }
 
     /// A seal tells of a device that nobody uses until the machine is off; from now on it is used.
     fn in_use_again(&self, record: &Record) -> Result<RestoreOutcome, HostError> {
-        let unsealed = Record { seal: None, ..record.clone() };
-        if record.seal.is_some() {
-            self.store.write_record(&unsealed)?;
+        Ok(RestoreOutcome::InPlace(self.unsealed(record.clone())?))
+    }
+
+    /// The record without its seal, on disk too.
+    pub(super) fn unsealed(&self, record: Record) -> Result<Record, HostError> {
+        if record.seal.is_none() {
+            return Ok(record);
         }
-        Ok(RestoreOutcome::InPlace(unsealed))
+        let unsealed = Record { seal: None, ..record };
+        self.store.write_record(&unsealed)?;
+        Ok(unsealed)
     }
 
     /// X may have another number now; one of our own is made first.
@@ -218,16 +249,12 @@ impl Host {
         let wrote = match back {
             Ok(()) => self.writes(record, x)?,
             Err(error) => {
-                return self.begin_anew(
-                    lock,
-                    record,
-                    format!("its metadata cannot go on: {error}"),
-                );
+                return self.give_up(lock, record, format!("its metadata cannot go on: {error}"));
             }
         };
         if wrote != Some(0) {
             let broken = wrote.map_or(Break::NotCounted, Break::Written);
-            return self.begin_anew(lock, record, broken.to_string());
+            return self.give_up(lock, record, broken.to_string());
         }
         let attached = Record { phase: Phase::Attached, ..attaching };
         self.about_to("write the record: attached");

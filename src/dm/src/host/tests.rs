@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use eratrack_model::continuity::Trust;
+use eratrack_model::continuity::{Seal, Trust};
 use eratrack_model::discards::DiscardPolicy;
 use eratrack_model::names::{DmName, DmUuid, Mapping, Role, StackId};
 use eratrack_model::place::MetadataPlace;
@@ -574,7 +574,7 @@ fn what_an_administrator_keeps_is_left_alone_also_if_its_record_is_not_understoo
 #[test]
 fn a_return_that_was_cut_short_is_no_chain_that_goes_on() {
     let recovering: fn(&Rig) = |rig| {
-        let (record, found) = (rig.record.clone(), Liveness::Intact);
+        let (record, found) = (rig.record.clone(), Liveness::Rebooted);
         assert_eq!(rig.recovered(), Recovery::Broken { record, found, era_failed: false });
     };
     let attaching: fn(&Rig) = |rig| {
@@ -589,6 +589,37 @@ fn a_return_that_was_cut_short_is_no_chain_that_goes_on() {
         act(&rig);
         assert_eq!(rig.live(), rig.original);
     }
+}
+
+/// Nobody but its keeper knows whether it is still wanted.
+#[test]
+fn what_another_keeps_and_whose_chain_has_ended_is_left_to_them() {
+    let rig = Rig::new();
+    let theirs = Record { keeper: Keeper::Administrator, ..rig.record.clone() };
+    rig.host.store.write_record(&theirs).unwrap();
+    let reloaded: fn(&Rig) = |rig| {
+        rig.kernel().load(rig.record.x, &rig.original, Access::ReadWrite).unwrap();
+        rig.kernel().swap(rig.record.x).unwrap();
+    };
+    let returning: fn(&Rig) = |rig| rig.host.store.write_returning(&rig.record).unwrap();
+    for prepare in [reloaded, returning] {
+        prepare(&rig);
+        let restored = rig.host.restore(Trust::PoweredOff).unwrap().pop().expect("it is told");
+        let outcome = restored.outcome.expect("no error");
+        assert!(matches!(outcome, RestoreOutcome::Left { .. }), "{outcome:?}");
+        assert_eq!(rig.host.store.read_record(&theirs.stack).unwrap(), Some(theirs.clone()));
+    }
+}
+
+/// A seal tells of a device that nobody uses any more.
+#[test]
+fn a_stack_that_is_taken_over_is_sealed_no_more() {
+    let rig = Rig::new();
+    let (boot, contents) = (rig.record.boot.clone(), eratrack_model::continuity::Contents::Unknown);
+    let seal = Seal { boot, ends: "0".repeat(64).parse().unwrap(), contents };
+    rig.host.store.write_record(&Record { seal: Some(seal), ..rig.record.clone() }).unwrap();
+    assert_eq!(rig.recovered(), Recovery::Adopted(rig.record.clone()));
+    assert_eq!(rig.host.record(&rig.record.stack).unwrap(), Some(rig.record.clone()));
 }
 
 #[test]

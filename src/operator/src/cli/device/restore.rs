@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 use eratrack_dm::{RestoreOutcome, Restored, SealOutcome};
 use eratrack_model::continuity::Trust;
-use eratrack_model::record::{Keeper, Phase};
+use eratrack_model::record::Phase;
 use serde::Serialize;
 
 use super::DeviceError;
@@ -79,6 +79,7 @@ fn line(Restored { stack, outcome }: Restored) -> Line {
         Ok(RestoreOutcome::InPlace(record)) => ("InPlace", Some(record.chain), None),
         Ok(RestoreOutcome::Intact(record)) => ("Intact", Some(record.chain), None),
         Ok(RestoreOutcome::Broken { record, why }) => ("Broken", Some(record.chain), Some(why)),
+        Ok(RestoreOutcome::Left { why }) => ("Left", None, Some(why)),
         Ok(RestoreOutcome::Removed) => ("Removed", None, None),
         Err(error) => ("Failed", None, Some(crate::exit::chain(&error))),
     };
@@ -91,7 +92,7 @@ pub(super) fn seal(args: &SealArgs, out: &mut impl Write) -> Result<(), DeviceEr
     let mut lines = Vec::new();
     for known in host.stacks()? {
         let Ok(Some(record)) = known.record else { continue };
-        if record.keeper != Keeper::Administrator || record.phase != Phase::Attached {
+        if record.phase != Phase::Attached {
             continue;
         }
         let (outcome, why) = match host.seal(&record) {
