@@ -173,6 +173,9 @@ reasons! {
     TableReloaded: CHAIN,
         "Another program, usually LVM, loaded its own table into the device and so took era out; the next snapshot is full.",
         "Nothing: era is put in again. To keep chains whole, avoid lvextend, pvmove, lvcreate -s and lvchange --refresh on tracked volumes.";
+    RolledBack: CHAIN,
+        "The volume was put back to an earlier snapshot beneath era, as lvconvert --merge does; the next snapshot is full.",
+        "Nothing. Copies that were brought up to date since that snapshot hold what was undone, until the full one is copied.";
     Resized: CHAIN,
         "The volume has another size than at the last snapshot; the next one is full.",
         "Nothing.";

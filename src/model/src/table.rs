@@ -11,6 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::thin::SNAPSHOT_MERGE;
 use crate::units::{DevNo, Sectors};
 
 /// A whole table: its segments, at least one, in order from sector 0 and without gaps.

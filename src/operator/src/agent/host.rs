@@ -9,18 +9,20 @@ use eratrack_api::{Device, Granularity, Reason};
 use eratrack_dm::linux::Kernel;
 use eratrack_dm::store::StoreConfig;
 use eratrack_dm::{
-    AttachRequest, DmError, EraStatus, Host, HostConfig, HostError, Liveness as Live, Recovered,
-    Recovery,
+    AttachRequest, Detached, DmError, EraStatus, Host, HostConfig, HostError, Liveness as Live,
+    Recovered, Recovery,
 };
 use eratrack_model::names::StackId;
 use eratrack_model::record::{Keeper, Record};
+use eratrack_model::table::Table;
 use eratrack_model::units::{Bytes, SECTOR_BYTES, Sectors};
 use eratrack_model::{Era, units};
 use k8s_openapi::jiff::Timestamp;
 
+use super::rollbacks::Rollbacks;
 use super::stacks::{
-    Boundary, Changes, Found, FoundState, Health, Hope, Liveness, StackError, Stacks, Tracked,
-    Wanted,
+    Boundary, Changes, Found, FoundState, Health, Hope, Insertion, Liveness, StackError, Stacks,
+    Tracked, Wanted,
 };
 use super::volume::trouble;
 use crate::cli::AgentArgs;
@@ -34,6 +36,7 @@ const METADATA_BLOCK: u64 = 4096;
 pub(crate) struct HostStacks {
     host: Host,
     records: Mutex<HashMap<String, Record>>,
+    rollbacks: Rollbacks,
 }
 
 impl HostStacks {
@@ -54,7 +57,7 @@ impl HostStacks {
             lock_deadline: LVM_DEADLINE,
             keeper: Keeper::Agent,
         });
-        Ok(Self { host, records: Mutex::default() })
+        Ok(Self { host, records: Mutex::default(), rollbacks: Rollbacks::default() })
     }
 
     fn records(&self) -> MutexGuard<'_, HashMap<String, Record>> {
@@ -64,6 +67,13 @@ impl HostStacks {
 
     fn record(&self, volume_uid: &str) -> Result<Record, StackError> {
         self.records().get(volume_uid).cloned().ok_or_else(|| StackError::no_record(volume_uid))
+    }
+
+    /// What is there when it comes back tells whether it is what it was.
+    fn note_gone(&self, record: &Record, found: &Live) {
+        if matches!(found, Live::Gone) {
+            self.rollbacks.gone(record.stack.as_str(), &record.original);
+        }
     }
 
     fn take_in(&self, Recovered { stack, outcome }: Recovered) -> Found {
@@ -79,6 +89,7 @@ impl HostStacks {
             // No chain had begun, or its end was wished for.
             Recovery::Undone | Recovery::Finished => FoundState::Ended(None),
             Recovery::Broken { record, found, era_failed } => {
+                self.note_gone(&record, &found);
                 FoundState::Ended(Some(ended(&record, &found, era_failed)))
             }
             Recovery::OrphansRemoved => FoundState::Ended(Some(Reason::RecordMismatch)),
@@ -100,13 +111,22 @@ impl Stacks for HostStacks {
         Ok(self.take_in(Recovered { stack, outcome }).state)
     }
 
-    fn attach(&self, wanted: &Wanted) -> Result<(Tracked, bool), StackError> {
+    fn attach(&self, wanted: &Wanted) -> Result<(Tracked, Insertion), StackError> {
         let (stack, granularity) = (stack_id(&wanted.volume_uid)?, in_units(wanted.granularity)?);
         let request = AttachRequest::new(stack, wanted.device, granularity);
-        let attached = self.host.attach(&request).map_err(|error| stack_error(&error))?;
+        let attached = self.host.attach(&request).map_err(|error| {
+            self.rollbacks.refused(&wanted.volume_uid, &error);
+            stack_error(&error)
+        })?;
         let tracked = tracked(&attached.record)?;
+        let back = self.rollbacks.seen(&wanted.volume_uid, &attached.record.original);
         self.records().insert(wanted.volume_uid.clone(), attached.record);
-        Ok((tracked, attached.created))
+        let insertion = match (attached.created, back) {
+            (false, _) => Insertion::Found,
+            (true, false) => Insertion::Fresh,
+            (true, true) => Insertion::RolledBack,
+        };
+        Ok((tracked, insertion))
     }
 
     fn check_refit(&self, volume_uid: &str, granularity: Granularity) -> Result<(), StackError> {
@@ -120,6 +140,9 @@ impl Stacks for HostStacks {
         let live = self.host.liveness(&record).map_err(|error| stack_error(&error))?;
         Ok(match live {
             Live::Intact => Liveness::Intact,
+            Live::Reloaded { live } if is_rolled_back(live.as_ref(), &record) => {
+                Liveness::RolledBack
+            }
             Live::Reloaded { live } => {
                 Liveness::Reloaded { size_bytes: live.map(|table| bytes(table.length())) }
             }
@@ -160,7 +183,11 @@ impl Stacks for HostStacks {
     fn detach(&self, volume_uid: &str) -> Result<(), StackError> {
         let detached =
             self.host.detach(&stack_id(volume_uid)?).map_err(|error| stack_error(&error))?;
-        self.records().remove(volume_uid);
+        if let Some(record) = self.records().remove(volume_uid)
+            && detached == Detached::RemainsRemoved
+        {
+            self.note_gone(&record, &Live::Gone);
+        }
         tracing::info!(volume_uid, ?detached, "detached");
         Ok(())
     }
@@ -203,9 +230,14 @@ fn bytes(sectors: Sectors) -> u64 {
     sectors.0.saturating_mul(SECTOR_BYTES)
 }
 
+fn is_rolled_back(live: Option<&Table>, record: &Record) -> bool {
+    live.is_some_and(|table| table.is_rolled_back_from(&record.original))
+}
+
 fn ended(record: &Record, found: &Live, era_failed: bool) -> Reason {
     match found {
         Live::Rebooted => Reason::NodeRebooted,
+        Live::Reloaded { live } if is_rolled_back(live.as_ref(), record) => Reason::RolledBack,
         Live::Reloaded { live: Some(table) } if table.length() != record.sectors => Reason::Resized,
         Live::Reloaded { .. } => Reason::TableReloaded,
         Live::Gone => Reason::Reattached,

@@ -19,6 +19,7 @@ mod lane;
 mod metrics;
 mod mounts;
 mod operations;
+mod rollbacks;
 mod slices;
 mod snapshot;
 mod sole;

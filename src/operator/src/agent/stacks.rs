@@ -45,10 +45,23 @@ pub(crate) enum Liveness {
         /// The size that the device has now.
         size_bytes: Option<u64>,
     },
+    /// The volume was put back to an earlier snapshot.
+    RolledBack,
     /// The device is not there any more.
     Gone,
     /// The record is of an earlier boot.
     Rebooted,
+}
+
+/// How era came to be in a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Insertion {
+    /// It was in already.
+    Found,
+    /// It was put in, and a new chain began.
+    Fresh,
+    /// The same, in a volume that was put back to an earlier snapshot since it was last in.
+    RolledBack,
 }
 
 /// What era says of itself.
@@ -138,8 +151,8 @@ pub(crate) trait Stacks: Send + Sync + 'static {
     /// The same for one stack that could not be cleared up.
     fn recover_again(&self, volume_uid: &str) -> Result<FoundState, StackError>;
 
-    /// Puts era in, or finds it in. The flag is true when this call began a new chain.
-    fn attach(&self, wanted: &Wanted) -> Result<(Tracked, bool), StackError>;
+    /// Puts era in, or finds it in.
+    fn attach(&self, wanted: &Wanted) -> Result<(Tracked, Insertion), StackError>;
 
     /// Whether the volume could be tracked at another granularity, if it were no longer tracked as it is.
     fn check_refit(&self, volume_uid: &str, granularity: Granularity) -> Result<(), StackError>;

@@ -16,7 +16,7 @@ use crate::agent::cluster::{Cluster, ClusterError, Key};
 use crate::agent::discover::{ClaimedVolume, DiscoverError, Node, Refusal};
 use crate::agent::lane::Late;
 use crate::agent::operations::Operation;
-use crate::agent::stacks::{StackError, Stacks, Tracked, Wanted};
+use crate::agent::stacks::{Insertion, StackError, Stacks, Tracked, Wanted};
 
 /// How long a PersistentVolume that was read is taken for what it is.
 const PERSISTENT_VOLUME_TTL: Duration = Duration::from_secs(300);
@@ -106,15 +106,18 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         };
         let attached =
             self.operations.run(Operation::Attach, move |stacks, _| stacks.attach(&wanted)).await;
-        let (tracked, created) = attached.inspect_err(|_| self.free_device())?;
-        tracing::info!(%device, chain = tracked.chain, created, "attached");
+        let (tracked, insertion) = attached.inspect_err(|_| self.free_device())?;
+        tracing::info!(%device, chain = tracked.chain, ?insertion, "attached");
+        if insertion == Insertion::RolledBack {
+            self.evidence.seen = Some(Reason::RolledBack);
+        }
         // What an attach that took too long has put in is this worker's own.
-        if !created && !self.cleared {
+        if insertion == Insertion::Found && !self.cleared {
             return Ok(Stack::Found(tracked));
         }
         self.context.metrics.started();
         self.pace.inserted(Instant::now());
-        self.evidence.other_node = self.was_elsewhere().await;
+        self.evidence.last = self.last_seen().await;
         Ok(Stack::Present(Box::new(self.present(tracked))))
     }
 

@@ -12,8 +12,17 @@ use crate::agent::stacks::Tracked;
 pub(crate) struct Evidence {
     /// The agent saw it end.
     pub(crate) seen: Option<Reason>,
-    /// The volume's last boundary was made on another node.
-    pub(crate) other_node: bool,
+    /// Where the volume's last boundary was made, if there is one.
+    pub(crate) last: Option<Whereabouts>,
+}
+
+/// Where something of a volume's was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whereabouts {
+    /// On this node.
+    Here,
+    /// On another one.
+    Elsewhere,
 }
 
 /// The chain that the record names, with its beginning.
@@ -37,13 +46,14 @@ fn start(tracked: &Tracked, before: &EraVolumeStatus, had_one: bool, evidence: E
     if let Some(seen) = evidence.seen {
         return seen;
     }
-    if evidence.other_node {
+    if evidence.last == Some(Whereabouts::Elsewhere) {
         return Reason::NodeChanged;
     }
     if let Some(said) = broken_for(before) {
         return said;
     }
-    if !had_one {
+    // Its object may be a new one, which tells of no chain.
+    if !had_one && evidence.last.is_none() {
         return Reason::NoBaseline;
     }
     if before.granularity.is_some_and(|granularity| granularity != tracked.granularity) {
@@ -95,6 +105,7 @@ fn ends_chain(reason: Reason) -> bool {
         Reason::NodeRebooted
             | Reason::NodeChanged
             | Reason::TableReloaded
+            | Reason::RolledBack
             | Reason::Resized
             | Reason::GranularityChanged
             | Reason::Reattached
@@ -123,17 +134,24 @@ mod tests {
     #[test]
     fn an_adopted_chain_keeps_its_beginning() {
         let before = EraVolumeStatus { chain: Some(chain(CHAIN)), ..EraVolumeStatus::default() };
-        let evidence = Evidence { seen: Some(Reason::TableReloaded), other_node: true };
+        let last = Some(Whereabouts::Elsewhere);
+        let evidence = Evidence { seen: Some(Reason::TableReloaded), last };
         assert_eq!(of(&tracked(), &before, evidence, at(9)), chain(CHAIN));
     }
 
     #[test]
     fn what_was_seen_counts_most() {
         let before = EraVolumeStatus { chain: Some(chain("x")), ..EraVolumeStatus::default() };
-        let seen = Evidence { seen: Some(Reason::MetadataFull), other_node: false };
+        let seen = Evidence { seen: Some(Reason::MetadataFull), last: None };
         assert_eq!(begun(&before, seen), "MetadataFull");
-        let moved = Evidence { seen: None, other_node: true };
+        let moved = Evidence { seen: None, last: Some(Whereabouts::Elsewhere) };
         assert_eq!(begun(&before, moved), "NodeChanged");
+    }
+
+    #[test]
+    fn an_object_made_anew_for_a_volume_that_had_boundaries_is_attached_again() {
+        let here = Evidence { seen: None, last: Some(Whereabouts::Here) };
+        assert_eq!(begun(&EraVolumeStatus::default(), here), "Reattached");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use eratrack_api::Reason;
 use tokio::time::Instant;
 
-use super::chain;
+use super::chain::{self, Whereabouts};
 use super::retry;
 use super::stack::Stack;
 use super::worker::Worker;
@@ -57,20 +57,21 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             self.stack = Stack::Present(Box::new(self.present(tracked)));
         } else {
             tracing::warn!(chain = tracked.chain, "the object does not name this chain");
-            let elsewhere = self.was_elsewhere().await;
+            let elsewhere = self.last_seen().await == Some(Whereabouts::Elsewhere);
             let reason = if elsewhere { Reason::NodeChanged } else { Reason::Reattached };
             self.end_chain(reason).await;
         }
     }
 
-    /// Whether the volume's last boundary was another node's.
-    pub(super) async fn was_elsewhere(&self) -> bool {
+    /// Where the volume's last boundary was made.
+    pub(super) async fn last_seen(&self) -> Option<Whereabouts> {
         let claimed = self.context.cluster.snapshots_of(&self.key).await;
         let all = claimed.unwrap_or_else(|error| {
             tracing::warn!(error = crate::exit::chain(&error), "where the volume was is not known");
             Vec::new()
         });
-        let last = chain::last_node(&all, self.operations.volume_uid());
-        last.is_some_and(|node| node != self.context.node_name)
+        let node = chain::last_node(&all, self.operations.volume_uid())?;
+        let here = node == self.context.node_name;
+        Some(if here { Whereabouts::Here } else { Whereabouts::Elsewhere })
     }
 }

@@ -15,6 +15,7 @@ pub(super) fn of_table(looked: &Result<Liveness, StackError>, tracked: &Tracked)
             let resized = size_bytes.is_some_and(|size| size != tracked.size_bytes);
             Some(if resized { Reason::Resized } else { Reason::TableReloaded })
         }
+        Ok(Liveness::RolledBack) => Some(Reason::RolledBack),
         Ok(Liveness::Rebooted) => Some(Reason::NodeRebooted),
         Ok(Liveness::Gone) => Some(Reason::Reattached),
         Err(error) => of_error(error, "cannot look at the live table"),
@@ -66,6 +67,7 @@ mod tests {
         assert_eq!(table(Ok(same)), Some(Reason::TableReloaded));
         let longer = Liveness::Reloaded { size_bytes: Some(size + 1) };
         assert_eq!(table(Ok(longer)), Some(Reason::Resized));
+        assert_eq!(table(Ok(Liveness::RolledBack)), Some(Reason::RolledBack));
         assert_eq!(table(Ok(Liveness::Gone)), Some(Reason::Reattached));
         assert_eq!(table(Ok(Liveness::Rebooted)), Some(Reason::NodeRebooted));
     }

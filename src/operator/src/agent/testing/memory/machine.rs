@@ -10,8 +10,8 @@ use super::{Held, Memory};
 use crate::agent::cluster::ClusterError;
 use crate::agent::discover::{ClaimedVolume, DiscoverError, Node, Refusal};
 use crate::agent::stacks::{
-    Boundary, Changes, Found, FoundState, Health, Hope, Liveness, StackError, Stacks, Tracked,
-    Wanted,
+    Boundary, Changes, Found, FoundState, Health, Hope, Insertion, Liveness, StackError, Stacks,
+    Tracked, Wanted,
 };
 
 fn machine(_: ClusterError) -> StackError {
@@ -33,14 +33,14 @@ impl Stacks for Memory {
         Ok(there.unwrap_or(FoundState::Ended(Some(Reason::RecordMismatch))))
     }
 
-    fn attach(&self, wanted: &Wanted) -> Result<(Tracked, bool), StackError> {
+    fn attach(&self, wanted: &Wanted) -> Result<(Tracked, Insertion), StackError> {
         self.inner().tried += 1;
         if self.inner().held.contains(&Held::Attaches) {
             return Err(StackError::unforeseen("no loop device could be had".to_owned()));
         }
         self.effect("attach", |inner| {
             if let Some(stack) = &inner.stack {
-                return (stack.clone(), false);
+                return (stack.clone(), Insertion::Found);
             }
             let chain = tracked().chain.replacen("4444", &format!("444{}", 4 + inner.chains), 1);
             let (granularity, number) = (wanted.granularity, wanted.device);
@@ -48,7 +48,7 @@ impl Stacks for Memory {
             inner.chains += 1;
             inner.era = 1;
             inner.stack = Some(stack.clone());
-            (stack, true)
+            (stack, inner.insertion.take().unwrap_or(Insertion::Fresh))
         })
         .map_err(machine)
     }

@@ -13,7 +13,7 @@ use eratrack_model::extents::RunList;
 use eratrack_model::units::DevNo;
 
 use crate::agent::cluster::{ClusterError, Key};
-use crate::agent::stacks::{Health, Liveness, StackError, Tracked};
+use crate::agent::stacks::{Health, Insertion, Liveness, StackError, Tracked};
 
 /// When the process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,8 @@ struct Inner {
     live: Option<Liveness>,
     /// What era says of itself, if it is not well.
     health: Option<Health>,
+    /// What the next insertion of era is, if it is not a plain one.
+    insertion: Option<Insertion>,
 }
 
 impl Inner {
@@ -113,6 +115,11 @@ impl Memory {
     pub(crate) fn start(&self, kill: Option<Kill>) {
         let mut inner = self.inner();
         (inner.kill, inner.effects, inner.dead) = (kill, 0, false);
+    }
+
+    /// The volume is put back to an earlier snapshot while era is not in.
+    pub(crate) fn roll_back(&self) {
+        self.inner().insertion = Some(Insertion::RolledBack);
     }
 
     /// Whether the process was killed.

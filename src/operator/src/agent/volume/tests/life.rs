@@ -101,6 +101,37 @@ async fn another_size_is_called_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_volume_put_back_to_an_earlier_snapshot_is_called_so() {
+    let mut world = World::attached().await;
+    world.complete("a").await;
+    world.memory.set_live(Liveness::RolledBack);
+    world.until("noticed", |world| world.says("TrackingIntact") == "RolledBack").await;
+    let status = world.complete("b").await;
+    assert_eq!(status.full_reason.as_deref(), Some("RolledBack"));
+}
+
+/// LVM takes the device away for it.
+#[tokio::test(start_paused = true)]
+async fn a_volume_put_back_while_it_was_away_is_called_so_too() {
+    let mut world = World::attached().await;
+    world.complete("a").await;
+    world.memory.roll_back();
+    world.memory.set_live(Liveness::Gone);
+    world.until("noticed", |world| world.says("TrackingIntact") == "Reattached").await;
+    let status = world.complete("b").await;
+    assert_eq!(status.full_reason.as_deref(), Some("RolledBack"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_was_merely_away_is_attached_again() {
+    let mut world = World::attached().await;
+    world.complete("a").await;
+    world.memory.set_live(Liveness::Gone);
+    let status = world.complete("b").await;
+    assert_eq!(status.full_reason.as_deref(), Some("Reattached"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stack_without_a_record_is_not_called_attached() {
     let world = World::attached().await;
     world.memory.lose_record();
