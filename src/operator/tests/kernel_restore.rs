@@ -111,10 +111,13 @@ impl Machine {
         run(&format!("mount --bind {} {BOOT_ID}", file.display()));
     }
 
-    /// As if the agent had attached it.
-    fn give_to_the_agent(&self) {
-        let record = self.eratrack.state().join("data/record.json");
-        run(&format!("sed -i s/\"Administrator\"/\"Agent\"/ {}", record.display()));
+    /// As if they had attached it.
+    fn give_to(&self, keeper: &str) {
+        let file = self.eratrack.state().join("data/record.json");
+        let text = std::fs::read_to_string(&file).expect("a record");
+        let mut record: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        record["keeper"] = keeper.into();
+        std::fs::write(&file, record.to_string()).expect("it is written");
     }
 
     /// What the agent makes of it when it starts.
@@ -180,8 +183,8 @@ fn an_agents_chain_goes_on_over_a_shutdown_in_order() {
     let machine = Machine::new();
     run(&format!("mkfs.ext4 -q {}", machine.path()));
     let chain = machine.attach();
-    machine.give_to_the_agent();
     let era = machine.boundary();
+    machine.give_to("Agent");
     machine.mounted(|at| {
         run(&format!("dd if=/dev/zero of={}/before bs=64k count=4 conv=fsync", at.display()));
     });
@@ -195,6 +198,7 @@ fn an_agents_chain_goes_on_over_a_shutdown_in_order() {
         (record.chain.to_string(), record.keeper, record.seal),
         (chain, Keeper::Agent, None)
     );
+    machine.give_to("Administrator");
     let both = blocks(&machine.eratrack.ok(&format!("changed data --since {era}")));
     assert!(both.len() >= 5 && both.contains(&2000), "{both:?}");
 }
@@ -205,7 +209,7 @@ fn an_agents_chain_goes_on_over_a_shutdown_in_order() {
 fn an_agents_chain_that_is_not_proven_is_left_to_the_agent() {
     let machine = Machine::new();
     machine.attach();
-    machine.give_to_the_agent();
+    machine.give_to("Agent");
     machine.reboot();
     let before = machine.group.volume("data").table();
     let (outcome, _, why) = machine.restore("");

@@ -67,6 +67,14 @@ pub enum HostError {
         /// What was found.
         found: String,
     },
+    /// What is written down of the stack is not, or not any more, of the caller's chain: it is broken.
+    #[error("stack {stack} is not on this chain any more: {found}")]
+    OtherRecord {
+        /// The stack.
+        stack: StackId,
+        /// What was found.
+        found: String,
+    },
     /// dm-era reports `Error`: detach at once.
     #[error(
         "the era device of stack {stack} has failed: its metadata is full or cannot be written; detach it"
@@ -186,6 +194,7 @@ impl HostError {
             | Self::Held { .. }
             | Self::InUse { .. } => "DeviceBusy",
             Self::NotIntact { .. } => "TableReloaded",
+            Self::OtherRecord { .. } => "RecordMismatch",
             Self::EraFailed { .. } => "MetadataError",
             Self::Metadata { .. } => "MetadataLost",
             Self::Pool(error) => error.reason(),

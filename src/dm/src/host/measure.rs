@@ -55,7 +55,7 @@ impl Host {
             Some(kept) => format!("its record has chain {}, {:?}", kept.chain, kept.phase),
             None => "its record is gone".to_owned(),
         };
-        Err(HostError::NotIntact { x: record.x, stack: record.stack.clone(), found })
+        Err(HostError::OtherRecord { stack: record.stack.clone(), found })
     }
 
     pub(super) fn require_intact(&self, record: &Record) -> Result<(), HostError> {

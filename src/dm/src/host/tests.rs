@@ -377,9 +377,10 @@ fn a_record_that_another_process_replaced_has_no_boundary_and_no_list() {
         replace(&rig, other.clone());
         let before = rig.kernel().era_on(METADATA);
         let refused = rig.host.boundary(&rig.record).unwrap_err();
-        assert!(matches!(refused, HostError::NotIntact { .. }), "{refused}");
+        assert!(matches!(refused, HostError::OtherRecord { .. }), "{refused}");
+        assert_eq!(refused.reason(), "RecordMismatch");
         let refused = rig.host.changes(&rig.record, before.era).unwrap_err();
-        assert!(matches!(refused, HostError::NotIntact { .. }), "{refused}");
+        assert!(matches!(refused, HostError::OtherRecord { .. }), "{refused}");
         assert_eq!(rig.kernel().era_on(METADATA), before, "era was asked for something");
     }
 }

@@ -248,9 +248,10 @@ fn ended(record: &Record, found: &Live, era_failed: bool) -> Reason {
 
 fn stack_error(error: &HostError) -> StackError {
     let hope = match error {
-        HostError::NotIntact { .. } | HostError::EraFailed { .. } | HostError::Metadata { .. } => {
-            Hope::Broken
-        }
+        HostError::NotIntact { .. }
+        | HostError::OtherRecord { .. }
+        | HostError::EraFailed { .. }
+        | HostError::Metadata { .. } => Hope::Broken,
         _ if error.is_transient() => Hope::Soon,
         HostError::Refused(_)
         | HostError::Store(_)

@@ -122,7 +122,7 @@ fn of_host(error: &HostError) -> Code {
         | HostError::InUse { .. } => Code::Busy,
         HostError::Step(_) if error.is_transient() => Code::Busy,
         HostError::DeviceMapper(error) | HostError::NewEra(error) => of_kernel(error),
-        HostError::NotIntact { .. } => Code::ChainEnded,
+        HostError::NotIntact { .. } | HostError::OtherRecord { .. } => Code::ChainEnded,
         HostError::EraFailed { .. } => Code::Damaged,
         HostError::Metadata { source, .. } => of_metadata(source),
         HostError::Open { source, .. } => of_io(source),
