@@ -1,6 +1,11 @@
 //! etcd, the API server, the controller manager and the scheduler, as processes in the run's network namespace.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use super::{
     audit::Audit,
@@ -19,7 +24,8 @@ use crate::{
 pub(crate) struct ControlPlane {
     _scheduler: Background,
     _controller_manager: Background,
-    _api_server: Background,
+    /// None while it is away.
+    api_server: Mutex<Option<Background>>,
     _etcd: Background,
 }
 
@@ -50,9 +56,29 @@ impl ControlPlane {
         Ok(Self {
             _scheduler: scheduler,
             _controller_manager: controller_manager,
-            _api_server: api_server,
+            api_server: Mutex::new(Some(api_server)),
             _etcd: etcd,
         })
+    }
+
+    /// Ends the API server, does `meanwhile`, and starts it again; it is ready when this returns.
+    pub(super) fn without_api_server<T>(
+        &self,
+        network: &Namespace,
+        tools: &Tools,
+        pki: &Pki,
+        audit: &Audit,
+        logs: &Path,
+        meanwhile: impl FnOnce() -> Outcome<T>,
+    ) -> Outcome<T> {
+        let mut server = self.api_server.lock().unwrap_or_else(PoisonError::into_inner);
+        server.take();
+        let done = meanwhile();
+        let mut command = network.command(tools.component("kube-apiserver"));
+        command.args(api_server(pki, audit));
+        let again = Background::start(&mut command, &logs.join("kube-apiserver.again.log"))?;
+        until_ready(network, pki, &mut [("kube-apiserver", server.insert(again))])?;
+        done
     }
 }
 

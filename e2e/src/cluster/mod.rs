@@ -56,13 +56,14 @@ use crate::{
 /// in the order of the fields.
 #[derive(Debug)]
 pub(crate) struct Control {
-    _plane: ControlPlane,
+    plane: ControlPlane,
     network: Network,
     pki: Pki,
     kubectl: Kubectl,
     helm: Helm,
     audit: Audit,
     run: PathBuf,
+    logs: PathBuf,
     _directory: Ticket,
 }
 
@@ -88,7 +89,7 @@ impl Control {
         let helm = Helm::new(network.namespace().clone(), tools.helm(), &kubectl.kubeconfig, &run);
         let audit = Audit::prepare(&run, &logs)?;
         let plane = ControlPlane::start(network.namespace(), tools, &pki, &audit, &run, &logs)?;
-        Ok(Self { _plane: plane, network, pki, kubectl, helm, audit, run, _directory: directory })
+        Ok(Self { plane, network, pki, kubectl, helm, audit, run, logs, _directory: directory })
     }
 
     /// kubectl as the cluster's administrator.
@@ -106,6 +107,7 @@ impl Control {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     node: Node,
+    tools: Tools,
     control: Control,
 }
 
@@ -126,7 +128,7 @@ impl Cluster {
             until_ready(&control.kubectl).map_err(|error| format!("{error}\n{}", node.logs(15)))?;
             Outcome::Ok(node)
         })?;
-        Ok(Self { node, control })
+        Ok(Self { node, tools: tools.clone(), control })
     }
 
     /// kubectl as the cluster's administrator.
@@ -147,6 +149,15 @@ impl Cluster {
     /// The node.
     pub(crate) fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// Does `meanwhile` while the API server is away.
+    pub(crate) fn without_api_server<T>(
+        &self,
+        meanwhile: impl FnOnce() -> Outcome<T>,
+    ) -> Outcome<T> {
+        let Control { plane, network, pki, audit, logs, .. } = &self.control;
+        plane.without_api_server(network.namespace(), &self.tools, pki, audit, logs, meanwhile)
     }
 
     /// Has `install` run helm with these arguments, unless eratrack is installed; one asker at a time.

@@ -12,10 +12,11 @@ pub(super) fn run() -> Outcome {
     let stage = Stage::open("cluster-block-mode")?;
     let volume = stage.plan("data", 64);
     stage.node().run(&volume.create())?;
-    stage.offer(&volume.name, &block(&volume.manifest()))?;
+    stage.offer(&volume.name, &as_block(&volume.manifest()))?;
     // Another PersistentVolume of the same device: whoever is second is refused.
     let twin = stage.plan("twin", 64);
-    stage.offer(&twin.name, &block(&twin.manifest().replace(&twin.device(), &volume.device())))?;
+    stage
+        .offer(&twin.name, &as_block(&twin.manifest().replace(&twin.device(), &volume.device())))?;
     stage.user.apply(&pod(&volume))?;
     stage.user.run(&["wait", "--for=condition=Ready", "pod/data", "--timeout=90s"])?;
     stage.track("data")?;
@@ -40,7 +41,7 @@ pub(super) fn run() -> Outcome {
 }
 
 /// The manifest of a volume and its claim, as raw devices.
-fn block(manifest: &str) -> String {
+pub(super) fn as_block(manifest: &str) -> String {
     manifest
         .replace("  mountOptions: [noatime, noinit_itable]\n", "")
         .replace(", fsType: ext4", "")

@@ -8,17 +8,17 @@ use crate::{
 };
 
 /// A volume, its application, and the replica that follows it.
-struct Follower {
-    stage: Stage,
+pub(super) struct Follower {
+    pub(super) stage: Stage,
     volume: Volume,
-    application: Application,
+    pub(super) application: Application,
     replica: Replica,
     snapshots: Vec<Snapshot>,
 }
 
 impl Follower {
     /// Tracks a fresh volume, and copies all of it after its first snapshot.
-    fn start(stage: Stage) -> Outcome<Self> {
+    pub(super) fn start(stage: Stage) -> Outcome<Self> {
         let (volume, application) = stage.tracked("data", 128)?;
         Self::follow(stage, volume, application)
     }
@@ -34,7 +34,7 @@ impl Follower {
     }
 
     /// Makes a snapshot and waits for it.
-    fn snapshot(&mut self) -> Outcome<Snapshot> {
+    pub(super) fn snapshot(&mut self) -> Outcome<Snapshot> {
         let name = self.ask_for_snapshot()?;
         self.receive(&name)
     }
@@ -52,7 +52,7 @@ impl Follower {
     }
 
     /// Copies what the last snapshot lists, after checking that it continues the one before.
-    fn copy_increment(&self) -> Outcome {
+    pub(super) fn copy_increment(&self) -> Outcome {
         let [.., before, last] = self.snapshots.as_slice() else {
             return Err("there is no increment to copy".into());
         };
@@ -64,7 +64,7 @@ impl Follower {
     }
 
     /// Quiesces, makes the last snapshot, copies its list: volume and replica must be equal.
-    fn finish(mut self) -> Outcome {
+    pub(super) fn finish(mut self) -> Outcome {
         self.application.quiesce()?;
         self.stage.node().run("sync")?;
         self.snapshot()?;

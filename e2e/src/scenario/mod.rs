@@ -3,9 +3,11 @@
 mod admission;
 mod admission_rights;
 mod block_mode;
+mod breakers;
 mod chain;
 mod definitions;
 mod example_client;
+mod keepers;
 mod lvm_lock;
 mod main_job;
 mod manifests;
@@ -52,10 +54,15 @@ pub(crate) fn all() -> Vec<Vec<Vec<Scenario>>> {
             scenario("cluster_lvm_lock", lvm_lock::run),
         ],
     ];
+    // Nobody else has anything to do with the API server, or much to do with the node, meanwhile.
+    let alone = vec![
+        scenario("cluster_breakers", breakers::run),
+        scenario("cluster_keepers", keepers::run),
+    ];
     // It takes eratrack away.
     let last = vec![
         scenario("cluster_uninstall_refused", uninstall::refused),
         scenario("cluster_uninstall", uninstall::uninstall),
     ];
-    vec![lanes, vec![last]]
+    vec![lanes, vec![alone], vec![last]]
 }
