@@ -151,6 +151,23 @@ async fn killed_anywhere_the_snapshot_after_a_lost_list_is_full() {
 }
 
 #[tokio::test]
+async fn killed_anywhere_and_deleted_then_a_snapshot_leaves_no_slice() {
+    for kill in (0..8).flat_map(|effect| [Kill::Before(effect), Kill::After(effect)]) {
+        let memory = two().await;
+        // More than one slice, so that it can be killed between two.
+        memory.write((0..60_000).step_by(2));
+        memory.put(asked("c"));
+        memory.start(Some(kill));
+        advance(&memory, Some(&tracked()), "c").await;
+        memory.delete("c");
+        memory.start(None);
+        advance(&memory, Some(&tracked()), "c").await;
+        memory.collect_garbage();
+        assert_eq!(memory.slices(), 2, "those of a and b ({kill:?})");
+    }
+}
+
+#[tokio::test]
 async fn what_an_agent_writes_a_reader_reads() {
     let memory = two().await;
     memory.write((0..1000).step_by(2));

@@ -326,6 +326,17 @@ impl Memory {
         edit(self.inner().slices.get_mut(&key).expect("the slice"));
     }
 
+    /// As the garbage collector does: what has no owner that is there goes; what names no owner would stay for good.
+    pub(crate) fn collect_garbage(&self) {
+        let mut inner = self.inner();
+        let uids: BTreeSet<_> =
+            inner.snapshots.values().filter_map(|it| it.metadata.uid.clone()).collect();
+        inner.slices.retain(|_, slice| {
+            let owners = slice.metadata.owner_references.as_deref().unwrap_or_default();
+            owners.is_empty() || owners.iter().any(|owner| uids.contains(&owner.uid))
+        });
+    }
+
     /// How many slices there are.
     pub(crate) fn slices(&self) -> usize {
         self.inner().slices.len()
