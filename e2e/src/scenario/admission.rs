@@ -240,6 +240,8 @@ fn our_own() -> Vec<Case> {
         granted(who, Ask::ApplyStatus("EraSnapshot/unassigned", json!({ "nodeName": "one" }))),
         granted(who, Ask::Create(snapshot("new"))),
         granted(who, Ask::Delete("erasnapshot/new")),
+        granted(who, Ask::Create(slice("merged-0", None))),
+        granted(who, Ask::Delete("changedblockslice/merged-0")),
         granted(who, Ask::Delete("eravolume/new")),
         granted(Who::GarbageCollector, Ask::Delete("changedblockslice/on-two-0")),
         granted(Who::GarbageCollector, Ask::Delete("eravolume/on-two")),

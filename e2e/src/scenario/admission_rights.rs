@@ -48,15 +48,20 @@ const ROLES: [Role; 4] = [
             ),
             ("delete", &["eravolumes", "erasnapshots"]),
             ("create", &["events.events.k8s.io"]),
+            // Merging.
+            ("get", &["erasnapshots", "changedblockslices"]),
+            ("create", &["changedblockslices"]),
+            ("delete", &["changedblockslices"]),
         ],
         refuses: &[
             ("get", &["secrets"]),
             // Pods it sees in its own namespace only.
             ("list", &["pods"]),
-            // The garbage collector deletes them, and readers are users.
-            ("get", &["changedblockslices"]),
-            ("delete", &["changedblockslices"]),
-            ("create", &["changedblockslices", "pods", "eratrackings"]),
+            // By name alone.
+            ("list", &["changedblockslices"]),
+            ("watch", &["changedblockslices"]),
+            ("patch", &["changedblockslices"]),
+            ("create", &["pods", "eratrackings"]),
             (
                 "patch",
                 &["persistentvolumes", "persistentvolumeclaims", "eratrackings", "erasnapshots"],

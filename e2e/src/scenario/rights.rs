@@ -14,7 +14,7 @@ type Row = (&'static str, &'static str, &'static str);
 const CONTROLLER: &str = "eratrack-controller";
 const AGENT: &str = "eratrack-agent";
 
-const RIGHTS: [Row; 23] = [
+const RIGHTS: [Row; 25] = [
     // The caches.
     (CONTROLLER, "list watch", "eratrack.dev/eratrackings"),
     (CONTROLLER, "list watch", "eratrack.dev/eravolumes"),
@@ -28,6 +28,9 @@ const RIGHTS: [Row; 23] = [
     // An apply that makes an object needs both.
     (CONTROLLER, "create patch delete", "eratrack.dev/eravolumes"),
     (CONTROLLER, "create delete", "eratrack.dev/erasnapshots"),
+    // A merge reads both snapshots and their lists, and writes the list of both; never by list or watch.
+    (CONTROLLER, "get", "eratrack.dev/erasnapshots"),
+    (CONTROLLER, "get create delete", "eratrack.dev/changedblockslices"),
     (CONTROLLER, "patch", "eratrack.dev/eratrackings/status"),
     (CONTROLLER, "patch", "eratrack.dev/eravolumes/status"),
     (CONTROLLER, "patch", "eratrack.dev/erasnapshots/status"),

@@ -230,6 +230,10 @@ reasons! {
         "The next snapshot of a volume will be full.",
         "See the reason of its EraVolume: kubectl get eravolumes. The next snapshot cures it.";
 
+    NotMerged: &[(EraTracking, Ready)],
+        "A snapshot whose time is over stays, because its list or that of the next one is not whole: a slice is gone, or is not what was written. They cannot be merged.",
+        "Nobody gets past that snapshot by lists: copy in full from a later one on, and delete it by hand. See who can delete or write changedblockslices.";
+
     // Are the snapshots on time?
     OnSchedule: SCHEDULE,
         "The snapshots of the last scheduled time are complete, or were not due yet.",

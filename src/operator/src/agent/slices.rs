@@ -18,7 +18,7 @@ pub(crate) async fn publish<C: Cluster>(
     node: &str,
     resumed: bool,
 ) -> Result<(), ClusterError> {
-    let slices = slices(snapshot, list, node);
+    let slices = slices(snapshot, list, Some(node), 0);
     for slice in &slices {
         put(cluster, slice).await?;
     }
@@ -63,13 +63,19 @@ async fn remove<C: Cluster>(
 }
 
 /// The list is the same, and it is on its way to nowhere else.
-fn same(there: &ChangedBlockSlice, wanted: &ChangedBlockSlice) -> bool {
+pub(crate) fn same(there: &ChangedBlockSlice, wanted: &ChangedBlockSlice) -> bool {
     there.spec == wanted.spec && there.metadata.deletion_timestamp.is_none()
 }
 
-fn slices(snapshot: &EraSnapshot, list: &List, node: &str) -> Vec<ChangedBlockSlice> {
+/// A list as slices, the index of the first of which is `first`, written by the agent of a node or by none.
+pub(crate) fn slices(
+    snapshot: &EraSnapshot,
+    list: &List,
+    node: Option<&str>,
+    first: u32,
+) -> Vec<ChangedBlockSlice> {
     let count = u32::try_from(list.parts().len()).unwrap_or(names::SLICES_MAX);
-    (0..count)
+    (first..first.saturating_add(count))
         .zip(list.parts())
         .map(|(index, part)| slice(snapshot, part, node, index, count))
         .collect()
@@ -78,7 +84,7 @@ fn slices(snapshot: &EraSnapshot, list: &List, node: &str) -> Vec<ChangedBlockSl
 fn slice(
     snapshot: &EraSnapshot,
     part: &SliceText,
-    node: &str,
+    node: Option<&str>,
     index: u32,
     count: u32,
 ) -> ChangedBlockSlice {
@@ -87,7 +93,7 @@ fn slice(
     let block = snapshot.status.as_ref().and_then(|status| status.block_size_bytes);
     let fields = ChangedBlockSliceFields {
         snapshot: SnapshotRef { name: name.clone(), uid: uid.clone() },
-        node_name: Some(node.to_owned()),
+        node_name: node.map(String::from),
         index,
         count,
         block_size_bytes: block.unwrap_or_default(),
@@ -136,7 +142,7 @@ mod tests {
     #[test]
     fn slices_go_with_their_snapshot_and_into_no_backup() {
         let snapshot = snapshot("s", &json!({"blockSizeBytes": 262_144}));
-        let slices = slices(&snapshot, &List::full(1000), "node1");
+        let slices = slices(&snapshot, &List::full(1000), Some("node1"), 0);
         let slice = &slices[0];
         let labels = slice.metadata.labels.clone().unwrap_or_default();
         assert_eq!(labels.get("velero.io/exclude-from-backup").map(String::as_str), Some("true"));

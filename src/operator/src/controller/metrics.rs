@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     pub(crate) errors: Family<Labels, Counter>,
     pub(crate) snapshots_created: Counter,
     pub(crate) snapshots_pruned: Counter,
+    pub(crate) snapshots_merged: Counter,
     pub(crate) snapshots_failed: Counter,
     pub(crate) volumes_let_go: Family<Labels, Counter>,
 }
@@ -62,6 +63,11 @@ impl Metrics {
             "snapshots_pruned",
             "Scheduled snapshots deleted again",
             self.snapshots_pruned.clone(),
+        );
+        registry.register(
+            "snapshots_merged",
+            "Scheduled snapshots merged into the next one before they were deleted",
+            self.snapshots_merged.clone(),
         );
         registry.register(
             "snapshots_failed",

@@ -17,6 +17,7 @@ mod context;
 mod error;
 mod events;
 mod lease;
+mod merge;
 mod metrics;
 mod outcome;
 mod place;

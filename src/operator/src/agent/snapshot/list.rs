@@ -3,6 +3,7 @@
 use eratrack_api::changed_block_slice::summary;
 use eratrack_api::{SliceSummary, names};
 use eratrack_model::Run;
+use eratrack_model::extents::RunList;
 use eratrack_model::slices::{FittedList, SliceLimits, SliceText, fit};
 
 use crate::agent::stacks::Changes;
@@ -31,6 +32,11 @@ impl List {
     pub(crate) fn incremental(changes: &Changes) -> Self {
         let Changes { runs, marked_blocks } = changes;
         Self { marked_blocks: *marked_blocks, fitted: fit(runs.iter(), limits()) }
+    }
+
+    /// Several lists in one, of which the kernel marked so many blocks together. As slow as [`List::incremental`].
+    pub(crate) fn joined(runs: &RunList, marked_blocks: u64) -> Self {
+        Self { marked_blocks, fitted: fit(runs.iter(), limits()) }
     }
 
     /// The texts.

@@ -14,6 +14,7 @@ use super::dereference::Inputs;
 use super::firing::Firing;
 use crate::controller::api_error::{ApiError, ApiErrorKind};
 use crate::controller::context::Context;
+use crate::controller::merge::{Fold, FoldError, KubeStore, fold};
 
 /// What came of a plan.
 #[derive(Default)]
@@ -30,6 +31,8 @@ pub(crate) struct Applied {
     pub(crate) told: Option<String>,
     /// Whether something is left to do at once.
     pub(crate) more: bool,
+    /// Snapshots that could not be merged and stay: the claim, the name, and why.
+    pub(crate) kept: Vec<(String, String, String)>,
     /// What of the plan was refused, but for scheduled snapshots.
     pub(crate) refused: Vec<ApiError>,
     /// Scheduled snapshots that were refused.
@@ -81,12 +84,44 @@ pub(crate) async fn apply(
             applied.volumes.remove(&doomed.name);
         }
     }
-    for doomed in &prune {
+    for doomed in &prune.drop {
         if put_by(delete(&snapshots, doomed).await, &mut applied.refused)?.is_some() {
             context.metrics.snapshots_pruned.inc();
         }
     }
+    for (claim, folds) in &prune.fold {
+        merge(context, claim, folds, &mut applied).await?;
+    }
     Ok(applied)
+}
+
+/// Merges the first of a claim's that can be. What was decided of the others may be another by then.
+async fn merge(
+    context: &Context,
+    claim: &str,
+    folds: &[Fold],
+    applied: &mut Applied,
+) -> Result<(), ApiError> {
+    let store = KubeStore(context.client.clone());
+    for plan in folds {
+        let why = match fold(&store, plan, (context.now)()).await {
+            Ok(true) => {
+                let (gone, into) = (titled(&plan.gone), titled(&plan.into));
+                tracing::info!(gone, into, "merged");
+                context.metrics.snapshots_pruned.inc();
+                context.metrics.snapshots_merged.inc();
+                return Ok(());
+            }
+            Ok(false) => return Ok(()),
+            Err(FoldError::Api(error)) => {
+                return put_by(Err::<(), _>(error), &mut applied.refused).map(drop);
+            }
+            Err(error @ (FoldError::List(_) | FoldError::Delta(_) | FoldError::Task)) => error,
+        };
+        tracing::warn!(gone = titled(&plan.gone), why = crate::exit::chain(&why), "not merged");
+        applied.kept.push((claim.to_owned(), plan.gone.name_any(), crate::exit::chain(&why)));
+    }
+    Ok(())
 }
 
 /// Creates what somebody asked for at once, and says so once all of it is there.

@@ -9,7 +9,7 @@ use super::asked::{Asked, asked};
 use super::dereference::Inputs;
 use super::firing::{Firing, fire};
 use super::intent::{self, Intent};
-use super::prune::prune;
+use super::prune::{Pruning, prune};
 use super::validate::{Target, Timing, Validated, Verdict};
 use crate::controller::place::Place;
 
@@ -22,8 +22,8 @@ pub(crate) struct Plan {
     pub(crate) remove: Vec<Doomed>,
     /// Scheduled snapshots to create.
     pub(crate) create: Vec<EraSnapshot>,
-    /// Scheduled snapshots that have served their time, the oldest first.
-    pub(crate) prune: Vec<Doomed>,
+    /// Snapshots that have served their time.
+    pub(crate) prune: Pruning,
     /// What the schedule asked for.
     pub(crate) firing: Firing,
     /// What somebody asked for at once.
@@ -43,7 +43,7 @@ pub(crate) struct Doomed {
 pub(crate) fn build(inputs: &Inputs, validated: &Validated, now: Timestamp) -> Plan {
     let prune = prune(inputs, validated, now);
     let (create, firing) = match &validated.timing {
-        Timing::Follow(schedule) => fire(inputs, validated, schedule, &prune, now),
+        Timing::Follow(schedule) => fire(inputs, validated, schedule, &prune.drop, now),
         Timing::ByHand | Timing::Suspended | Timing::Impossible(_) => Default::default(),
     };
     Plan {

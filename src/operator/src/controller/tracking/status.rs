@@ -141,6 +141,12 @@ fn ready(
         of_volume(claim, &target.place, volume.map(AsRef::as_ref), validated)
     }));
     problems.extend(volumes.iter().filter_map(|volume| of_chain(volume)));
+    problems.extend(applied.kept.iter().map(|(claim, name, why)| {
+        let message = format!(
+            "EraSnapshot {name} is not merged into the next one, and stays: {why}; delete it by hand"
+        );
+        Problem::of(claim, Reason::NotMerged, &message)
+    }));
     if current.0 == ConditionStatus::False {
         problems.push(Problem::new(current.1, &current.2));
     }

@@ -610,7 +610,7 @@ fn a_snapshot_that_is_labelled_as_made_by_hand_is_not_pruned() {
         .into_iter()
         .fold(scene, Scene::snapshot);
     let (_, plan) = planned(&inputs(scene, scheduled("0 0 1 1 *", 1)));
-    let pruned: Vec<_> = plan.prune.iter().map(|it| it.name.as_str()).collect();
+    let pruned: Vec<_> = plan.prune.drop.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(pruned, ["d2"]);
 }
 
@@ -622,7 +622,7 @@ fn what_to_keep_that_cannot_be_read_prunes_nothing() {
             .into_iter()
             .fold(scene, Scene::snapshot);
         let tracking = with(scheduled("0 0 1 1 *", 1), json!({ "spec": { "snapshots": over } }));
-        assert!(planned(&inputs(scene, tracking)).1.prune.is_empty(), "{over}");
+        assert!(planned(&inputs(scene, tracking)).1.prune.drop.is_empty(), "{over}");
     }
 }
 
@@ -706,7 +706,7 @@ fn only_its_own_scheduled_snapshots_are_pruned() {
     .into_iter()
     .fold(scene, Scene::snapshot);
     let (_, plan) = planned(&inputs(scene, scheduled("0 0 1 1 *", 1)));
-    let pruned: Vec<_> = plan.prune.iter().map(|it| it.name.as_str()).collect();
+    let pruned: Vec<_> = plan.prune.drop.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(pruned, ["d1", "d2"], "the oldest first; of each claim the newest stays");
 }
 
@@ -737,7 +737,7 @@ fn of_those_made_by_hand_only_old_failures_go() {
         scene = scene.snapshot(made(name, hour, failed));
     }
     let (_, plan) = planned(&inputs(scene, all()));
-    let pruned: Vec<_> = plan.prune.iter().map(|it| it.name.as_str()).collect();
+    let pruned: Vec<_> = plan.prune.drop.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(pruned, ["f1"], "three stay, and what failed within the hour besides");
 }
 
@@ -755,7 +755,7 @@ fn old_lists_make_room_for_new_ones() {
     });
     let inputs = inputs(scene, scheduled("*/5 * * * *", 24));
     let (_, plan) = planned(&inputs);
-    let pruned: Vec<_> = plan.prune.iter().map(|it| it.name.as_str()).collect();
+    let pruned: Vec<_> = plan.prune.drop.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(pruned, ["d1"]);
     assert_eq!(names(&plan.create), ["data-202611221200"], "in the same go");
     assert_eq!(said(&status_of(&inputs), "SnapshotCurrent"), "True OnSchedule");
