@@ -11,8 +11,9 @@ none() { echo "no list: $*; copy in full" >&2; exit 10; }
 of() { printf %s "$snapshots" | jq -er --arg name "$1" ".items[] | select(.metadata.name == \$name) | $2"; }
 # The list of a snapshot: its slices by name, in order, all of this very snapshot, with the digest of its status.
 list() {
-    uid=$(of "$1" .metadata.uid) index=0 list=
-    while [ "$index" -lt "$(of "$1" .status.slices.count)" ]; do
+    uid=$(of "$1" .metadata.uid) index=$(of "$1" '.status.slices.first // 0') list=
+    end=$((index + $(of "$1" .status.slices.count)))
+    while [ "$index" -lt "$end" ]; do
         slice=$(kubectl get changedblockslice -n "$namespace" "$1-$index" -o json --ignore-not-found)
         [ "$slice" ] || none "slice $1-$index is gone"
         part=$(printf %s "$slice" | jq -er --arg uid "$uid" 'select(.snapshot.uid == $uid and .encoding == "List").ranges') ||

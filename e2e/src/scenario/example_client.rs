@@ -76,6 +76,14 @@ fn the_example_client_joins_what_it_can_prove_and_nothing_else() {
     };
     refused("c", "e", "d is full (SlicesLost)");
     refused("c", "a", "c is not before a");
+    // After a merge the slices begin elsewhere.
+    let merged = Store::of(|dir| {
+        let mut last = snapshot(dir, "c", Some(2), 6, "1-6");
+        last["status"]["slices"]["first"] = 16.into();
+        fs::rename(dir.join("c-0.json"), dir.join("c-16.json")).unwrap();
+        vec![snapshot(dir, "a", None, 2, "0-49"), last]
+    });
+    assert_eq!(merged.ask("a", "c"), ("offset,length\n4096,24576\n".to_owned(), Some(0)));
     refused("x", "c", "x is not complete");
     fs::write(
         store.0.path().join("b-0.json"),

@@ -11,6 +11,7 @@ mod keepers;
 mod lvm_lock;
 mod main_job;
 mod manifests;
+mod merging;
 mod refusals;
 mod rights;
 mod schema;
@@ -43,6 +44,7 @@ pub(crate) fn all() -> Vec<Vec<Vec<Scenario>>> {
         vec![
             scenario("cluster_refusals", refusals::run),
             scenario("cluster_block_mode", block_mode::run),
+            scenario("cluster_merging", merging::run),
         ],
         vec![
             scenario("cluster_lvextend", chain::lvextend),

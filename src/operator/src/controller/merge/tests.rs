@@ -2,6 +2,7 @@
 //! whole at every moment, and the next look goes on from there.
 
 #![allow(clippy::needless_pass_by_value)] // a json! literal is handed over, not kept
+#![allow(clippy::type_complexity)] // rows of tables
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
@@ -150,12 +151,12 @@ impl Store for Memory {
 
     async fn create_slice(&self, slice: &ChangedBlockSlice) -> Result<(), ApiError> {
         let name = slice.name_any();
-        self.inner().write(|inner| match inner.slices.get(&name) {
-            Some(_) => Err(refused(409, "AlreadyExists", &name)),
-            None => {
-                inner.slices.insert(name.clone(), slice.clone());
-                Ok(())
+        self.inner().write(|inner| {
+            if inner.slices.contains_key(&name) {
+                return Err(refused(409, "AlreadyExists", &name));
             }
+            inner.slices.insert(name.clone(), slice.clone());
+            Ok(())
         })
     }
 

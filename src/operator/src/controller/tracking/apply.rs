@@ -90,7 +90,8 @@ pub(crate) async fn apply(
         }
     }
     for (claim, folds) in &prune.fold {
-        merge(context, claim, folds, &mut applied).await?;
+        // It is large, and there is rarely one.
+        Box::pin(merge(context, claim, folds, &mut applied)).await?;
     }
     Ok(applied)
 }

@@ -950,6 +950,102 @@ async fn scenario_a_firing_creates_then_prunes_then_tells() {
     assert_eq!(asked[2].body["status"]["nextSnapshotTime"], "2026-11-22T12:05:00Z");
 }
 
+/// A complete snapshot of a chain, without a change in it.
+fn link(name: &str, minute: u32, since: Option<u32>, era: u32) -> eratrack_api::EraSnapshot {
+    let status = json!({ "status": {
+        "nodeName": "n1", "volumeUID": uid("pv", "pv-data"), "chainID": uid("chain", "1"), "era": era,
+        "sinceEra": since, "type": if since.is_some() { "Incremental" } else { "Full" },
+        "sizeBytes": 1 << 30, "blockSizeBytes": 4096, "changedBlocks": 0, "listedBytes": 0, "ranges": 0,
+        "slices": eratrack_api::changed_block_slice::summary([]),
+    } });
+    object(merged(serde_json::to_value(complete(name, "data", minute)).expect("JSON"), status))
+}
+
+#[tokio::test]
+async fn scenario_one_from_the_middle_is_merged_and_then_deleted() {
+    let (mut first, second, third) =
+        (link("d1", 1, None, 3), link("d2", 2, Some(3), 5), link("d3", 3, Some(5), 8));
+    first.metadata.owner_references = None;
+    let json_of = |it: &eratrack_api::EraSnapshot| serde_json::to_value(it).expect("JSON");
+    let missing = json!({ "kind": "Status", "code": 404, "reason": "NotFound", "details": { "name": "d3-0" } });
+    let api = FakeApi::new()
+        .answer("GET erasnapshots/d2", 200, json_of(&second))
+        .answer("GET erasnapshots/d3", 200, json_of(&third))
+        .answer("GET changedblockslices/d3-0", 404, missing);
+    let scene = Scene::new().bound(&["data"]).volume(healthy("data"));
+    let scene = [first, second, third].into_iter().fold(scene, Scene::snapshot);
+    let tracking = scheduled("0 0 1 1 *", 1);
+    reconcile(Arc::new(tracking.clone()), scene.tracking(tracking).context(&api))
+        .await
+        .expect("done");
+    let asked = [
+        "GET erasnapshots/d2",
+        "GET erasnapshots/d3",
+        "PATCH erasnapshots/d3/status",
+        "GET changedblockslices/d3-0",
+        "DELETE erasnapshots/d2",
+        "PATCH eratrackings/all/status",
+    ];
+    assert_eq!(api.order(), asked);
+    let patch = &api.asked()[2];
+    assert_eq!(
+        (&patch.body["status"]["sinceEra"], &patch.body["status"]["era"]),
+        (&json!(3), &json!(8))
+    );
+    assert_eq!(patch.body["metadata"]["resourceVersion"], "7", "if it was not written since");
+    assert_eq!(
+        patch.body["status"]["nodeName"], "n1",
+        "what an apply leaves out it would take away"
+    );
+}
+
+#[tokio::test]
+async fn scenario_one_whose_list_is_not_whole_stays_and_is_told() {
+    let (mut first, second, third) =
+        (link("d1", 1, None, 3), link("d2", 2, Some(3), 5), link("d3", 3, Some(5), 8));
+    first.metadata.owner_references = None;
+    let lost: eratrack_api::EraSnapshot = object(merged(
+        serde_json::to_value(second).expect("JSON"),
+        json!({ "status": { "slices": { "count": 1, "bytes": 1, "sha256": "0".repeat(64) } } }),
+    ));
+    let missing = json!({ "kind": "Status", "code": 404, "reason": "NotFound", "details": { "name": "d2-0" } });
+    let api = FakeApi::new()
+        .answer("GET erasnapshots/d2", 200, serde_json::to_value(&lost).expect("JSON"))
+        .answer("GET erasnapshots/d3", 200, serde_json::to_value(&third).expect("JSON"))
+        .answer("GET changedblockslices/d2-0", 404, missing);
+    let scene = Scene::new().bound(&["data"]).volume(healthy("data"));
+    let scene = [first, lost, third].into_iter().fold(scene, Scene::snapshot);
+    let tracking = scheduled("0 0 1 1 *", 1);
+    reconcile(Arc::new(tracking.clone()), scene.tracking(tracking).context(&api))
+        .await
+        .expect("done");
+    let asked = [
+        "GET erasnapshots/d2",
+        "GET erasnapshots/d3",
+        "GET changedblockslices/d2-0",
+        "PATCH eratrackings/all/status",
+    ];
+    assert_eq!(api.order(), asked);
+    let status: EraTrackingStatus = object(api.asked()[3].body["status"].clone());
+    assert_eq!(said(&status, "Ready"), "False NotMerged");
+    let text = message(&status, "Ready");
+    assert!(text.contains("EraSnapshot d2") && text.contains("d2-0 is gone"), "{text}");
+}
+
+#[test]
+fn a_list_that_is_to_be_merged_makes_no_room() {
+    let big = |it: eratrack_api::EraSnapshot| with_list(it, 1_500_000);
+    let mut first = big(link("d1", 1, None, 3));
+    first.metadata.owner_references = None;
+    let scene = Scene::new().bound(&["data"]).volume(healthy("data")).snapshot(first);
+    let scene = [link("d2", 2, Some(3), 5), link("d3", 3, Some(5), 8)]
+        .into_iter()
+        .fold(scene, |scene, it| scene.snapshot(big(it)));
+    let (_, plan) = planned(&inputs(scene, scheduled("*/5 * * * *", 24)));
+    assert_eq!(plan.prune.fold["data"].len(), 1, "for the budget, after the one made by hand");
+    assert_eq!((plan.prune.drop.len(), plan.create.len()), (0, 0));
+}
+
 #[tokio::test]
 async fn scenario_a_firing_that_failed_stays_announced() {
     let scene = Scene::new().bound(&["data"]).volume(healthy("data"));
