@@ -69,6 +69,11 @@ impl Replica {
         Self { original: original.clone(), copy }
     }
 
+    /// Its device.
+    pub(crate) fn device(&self) -> String {
+        self.copy.device()
+    }
+
     /// The command that makes the logical volume.
     pub(crate) fn create(&self) -> String {
         self.copy.create()

@@ -27,13 +27,13 @@ const ROLES: [Role; 4] = [
         who: Who::Editor,
         grants: &[
             ("create", &["eratrackings", "erasnapshots"]),
-            ("patch", &["eratrackings"]),
+            ("patch", &["eratrackings", "erasnapshots"]),
             ("delete", &["eratrackings", "erasnapshots"]),
             ("get", &["changedblockslices"]),
         ],
         refuses: &[
             ("create", &["eravolumes", "changedblockslices"]),
-            ("patch", &["eravolumes", "erasnapshots", "eratrackings/status"]),
+            ("patch", &["eravolumes", "erasnapshots/status", "eratrackings/status"]),
             ("delete", &["eravolumes", "changedblockslices"]),
         ],
     },

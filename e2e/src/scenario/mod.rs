@@ -8,6 +8,7 @@ mod chain;
 mod definitions;
 mod example_client;
 mod keepers;
+mod local_snapshot;
 mod lvm_lock;
 mod main_job;
 mod manifests;
@@ -49,6 +50,7 @@ pub(crate) fn all() -> Vec<Vec<Vec<Scenario>>> {
         vec![
             scenario("cluster_lvextend", chain::lvextend),
             scenario("cluster_thin_volume", chain::thin_volume),
+            scenario("cluster_local_snapshot", local_snapshot::run),
         ],
         vec![
             scenario("cluster_agent_killed", chain::agent_killed),

@@ -438,6 +438,30 @@ fn snapshots_by_hand() -> Vec<Created> {
             snapshot(json!({ "spec": { "deadlineSeconds": 1 } })),
             "spec.deadlineSeconds in body should be greater than or equal to 10",
         ),
+        accepted(
+            "a snapshot that is held for a while",
+            snapshot(json!({ "spec": { "mode": "Local", "holdSeconds": 60 } })),
+        ),
+        refused(
+            "a snapshot that is held for no time",
+            snapshot(json!({ "spec": { "mode": "Local", "holdSeconds": 1 } })),
+            "spec.holdSeconds in body should be greater than or equal to 30",
+        ),
+        refused(
+            "a list that is held",
+            snapshot(json!({ "spec": { "holdSeconds": 60 } })),
+            "holdSeconds goes with mode Local: nothing is held otherwise",
+        ),
+        refused(
+            "a schedule of lists that are held",
+            snapshots(json!({ "holdSeconds": 60 })),
+            "holdSeconds goes with mode Local: nothing is held otherwise",
+        ),
+        refused(
+            "a mode that there is not",
+            snapshot(json!({ "spec": { "mode": "Remote" } })),
+            "spec.mode: Unsupported value: \"Remote\"",
+        ),
     ]
 }
 
@@ -537,6 +561,7 @@ pub(super) fn transitions() -> Vec<Transition> {
     cases.extend(boundary_transitions());
     cases.extend(ready_transitions());
     cases.extend(settled_transitions());
+    cases.extend(device_transitions());
     cases.extend(slice_transitions());
     for (index, case) in cases.iter_mut().enumerate() {
         rename(&mut case.object, &format!("case-{index}"));
@@ -769,6 +794,33 @@ fn ready_transitions() -> Vec<Transition> {
     ]
 }
 
+/// A complete snapshot, and what is said of its device.
+fn readable(holds: &str, reason: &str) -> Write {
+    let conditions = [condition("Ready", "True", "Complete"), condition("Readable", holds, reason)];
+    status(json!({ "conditions": conditions }))
+}
+
+/// A device that was given up never comes back.
+fn device_transitions() -> Vec<Transition> {
+    let case = |name, write, expectation| Transition {
+        name,
+        object: snapshot(json!({ "spec": { "mode": "Local" } })),
+        before: vec![ready(json!({})), readable("False", "Released")],
+        write,
+        expectation,
+    };
+    let over = "status: Invalid value: a device that was given up is never readable again";
+    vec![
+        case("given up, and said once more", readable("False", "CopiesFull"), Accepted),
+        case("given up, and readable again", readable("True", "PointInTime"), Refused(over)),
+        case(
+            "given up, and nothing said of it",
+            status(json!({ "conditions": [condition("Ready", "True", "Complete")] })),
+            Refused(over),
+        ),
+    ]
+}
+
 /// What is complete stays as it is.
 fn settled_transitions() -> Vec<Transition> {
     let case = |name, write, expectation| Transition {
@@ -789,6 +841,7 @@ fn settled_transitions() -> Vec<Transition> {
             status(json!({ "slices": { "count": 1 } })),
             Refused(settled),
         ),
+        case("complete, and readable", readable("True", "PointInTime"), Accepted),
         case("complete, and then no slices", status(json!({ "slices": null })), Refused(settled)),
         case(
             "complete, and another merged into it",
@@ -864,6 +917,7 @@ pub(super) fn written_defaults() -> [(Value, Value); 2] {
         "granularity": "256Ki",
         "snapshots": {
             "schedule": "*/15 * * * *",
+            "mode": "Boundary",
             "timeZone": "Etc/UTC",
             "suspend": false,
             "startingDeadlineSeconds": 300,
@@ -874,7 +928,10 @@ pub(super) fn written_defaults() -> [(Value, Value); 2] {
     });
     [
         (schedule("*/15 * * * *"), keep),
-        (snapshot(json!({})), json!({ "claimName": "data", "deadlineSeconds": 600 })),
+        (
+            snapshot(json!({})),
+            json!({ "claimName": "data", "deadlineSeconds": 600, "mode": "Boundary" }),
+        ),
     ]
 }
 

@@ -20,14 +20,23 @@ pub enum ConditionType {
     TrackingIntact,
     /// On an `EraTracking`: the latest scheduled time has its snapshots.
     SnapshotCurrent,
+    /// On an `EraSnapshot` in mode Local: its device shows the volume as it was. Once false, it stays so, and the reason
+    /// says whether what was read until then counts.
+    Readable,
     /// On an `EraSnapshot`, and terminal: it will never be Ready.
     Failed,
 }
 
 impl ConditionType {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Ready, Self::Attached, Self::TrackingIntact, Self::SnapshotCurrent, Self::Failed];
+    pub const ALL: [Self; 6] = [
+        Self::Ready,
+        Self::Attached,
+        Self::TrackingIntact,
+        Self::SnapshotCurrent,
+        Self::Readable,
+        Self::Failed,
+    ];
 
     /// As it stands in a manifest.
     pub fn as_str(self) -> &'static str {
@@ -36,6 +45,7 @@ impl ConditionType {
             Self::Attached => "Attached",
             Self::TrackingIntact => "TrackingIntact",
             Self::SnapshotCurrent => "SnapshotCurrent",
+            Self::Readable => "Readable",
             Self::Failed => "Failed",
         }
     }

@@ -39,11 +39,13 @@ use crate::{Condition, ObjectRef, Time};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Ranges", type_ = "integer", json_path = ".status.ranges", priority = 1),
     printcolumn(name = "Slices", type_ = "integer", json_path = ".status.slices.count", priority = 1),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", priority = 1),
+    printcolumn(name = "Device", type_ = "string", json_path = ".status.device", priority = 1),
     printcolumn(name = "Base", type_ = "string", json_path = ".status.base.name", priority = 1),
     printcolumn(name = "Node", type_ = "string", json_path = ".status.nodeName", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = schema::rules(&[("self == oldSelf", "a snapshot is immutable; create another one")])))]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[("self == oldSelf", "a snapshot is immutable; create another one"), ("!has(self.holdSeconds) || self.mode == 'Local'", "holdSeconds goes with mode Local: nothing is held otherwise")])))]
 pub struct EraSnapshotSpec {
     /// The claim, of this object's own namespace. An EraTracking must name it.
     #[schemars(schema_with = "schema::object_name")]
@@ -52,13 +54,42 @@ pub struct EraSnapshotSpec {
     #[serde(default = "deadline")]
     #[schemars(range(min = 10, max = 86400))]
     pub deadline_seconds: u32,
+    /// Boundary: the list alone. Local: also the volume as it was, as a device on its node.
+    #[serde(default)]
+    pub mode: SnapshotMode,
+    /// How long that device stays at most, in seconds from the boundary on; 3600 if nothing is said. Until then
+    /// somebody may release it, by the annotation `eratrack.dev/release` or by deleting the snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 30, max = 86400))]
+    pub hold_seconds: Option<u32>,
+}
+
+/// What a snapshot gives beside its list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum SnapshotMode {
+    /// Nothing: which blocks changed, to be read from the volume itself.
+    #[default]
+    Boundary,
+    /// A point in time on the volume's node, that can be read while the application goes on.
+    Local,
+}
+
+/// What a point in time shows of the filesystem on the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Consistency {
+    /// The filesystem was frozen: nothing need be replayed.
+    FilesystemConsistent,
+    /// What a power cut at that moment would have left: a journal is replayed first.
+    CrashConsistent,
 }
 
 /// What has become of a snapshot. The controller writes `nodeName`, `volumeUID` and Failed; the agent of that node the
 /// rest, and Ready in one write with count and digest.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = schema::rules(&[("!has(oldSelf.conditions) || !oldSelf.conditions.exists(c, c.type == 'Failed' && c.status == 'True') || self == oldSelf", "a failed snapshot stays failed"), ("!has(self.conditions) || !(self.conditions.exists(c, c.type == 'Failed' && c.status == 'True') && self.conditions.exists(c, c.type == 'Ready' && c.status == 'True'))", "a snapshot cannot be both Ready and Failed"), ("!has(self.era) || (has(self.chainID) && has(self.nodeName))", "a boundary needs chainID and nodeName beside era"), ("!has(oldSelf.era) || (has(self.era) && has(self.chainID) && has(self.nodeName) && self.era == oldSelf.era && self.chainID == oldSelf.chainID && self.nodeName == oldSelf.nodeName)", "era, chainID and nodeName of a boundary never change"), ("!has(self.sinceEra) || !has(self.era) || self.sinceEra <= self.era", "sinceEra must not be greater than era"), ("!has(oldSelf.sinceEra) || (has(self.sinceEra) && self.sinceEra <= oldSelf.sinceEra)", "a delta may only reach further back"), ("!has(self.conditions) || !self.conditions.exists(c, c.type == 'Ready' && c.status == 'True') || (has(self.era) && has(self.chainID) && has(self.type) && has(self.slices) && (self.type == 'Full' || has(self.sinceEra)))", "Ready needs era, chainID, type and slices, and sinceEra when Incremental"), ("!has(oldSelf.conditions) || !oldSelf.conditions.exists(c, c.type == 'Ready' && c.status == 'True') || (has(self.slices) == has(oldSelf.slices) && (!has(self.slices) || self.slices == oldSelf.slices) && has(self.sinceEra) == has(oldSelf.sinceEra) && (!has(self.sinceEra) || self.sinceEra == oldSelf.sinceEra) && has(self.base) == has(oldSelf.base) && (!has(self.base) || self.base == oldSelf.base)) || (has(self.slices) && has(self.sinceEra) && has(oldSelf.sinceEra) && self.sinceEra < oldSelf.sinceEra && has(self.type) && self.type == 'Incremental' && self.conditions.exists(c, c.type == 'Ready' && c.status == 'True'))", "slices, sinceEra and base of a complete snapshot never change, unless an earlier one is merged into it and sinceEra falls")])))]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[("!has(oldSelf.conditions) || !oldSelf.conditions.exists(c, c.type == 'Failed' && c.status == 'True') || self == oldSelf", "a failed snapshot stays failed"), ("!has(self.conditions) || !(self.conditions.exists(c, c.type == 'Failed' && c.status == 'True') && self.conditions.exists(c, c.type == 'Ready' && c.status == 'True'))", "a snapshot cannot be both Ready and Failed"), ("!has(self.era) || (has(self.chainID) && has(self.nodeName))", "a boundary needs chainID and nodeName beside era"), ("!has(oldSelf.conditions) || !oldSelf.conditions.exists(c, c.type == 'Readable' && c.status == 'False') || (has(self.conditions) && self.conditions.exists(c, c.type == 'Readable' && c.status == 'False'))", "a device that was given up is never readable again"), ("!has(oldSelf.era) || (has(self.era) && has(self.chainID) && has(self.nodeName) && self.era == oldSelf.era && self.chainID == oldSelf.chainID && self.nodeName == oldSelf.nodeName)", "era, chainID and nodeName of a boundary never change"), ("!has(self.sinceEra) || !has(self.era) || self.sinceEra <= self.era", "sinceEra must not be greater than era"), ("!has(oldSelf.sinceEra) || (has(self.sinceEra) && self.sinceEra <= oldSelf.sinceEra)", "a delta may only reach further back"), ("!has(self.conditions) || !self.conditions.exists(c, c.type == 'Ready' && c.status == 'True') || (has(self.era) && has(self.chainID) && has(self.type) && has(self.slices) && (self.type == 'Full' || has(self.sinceEra)))", "Ready needs era, chainID, type and slices, and sinceEra when Incremental"), ("!has(oldSelf.conditions) || !oldSelf.conditions.exists(c, c.type == 'Ready' && c.status == 'True') || (has(self.slices) == has(oldSelf.slices) && (!has(self.slices) || self.slices == oldSelf.slices) && has(self.sinceEra) == has(oldSelf.sinceEra) && (!has(self.sinceEra) || self.sinceEra == oldSelf.sinceEra) && has(self.base) == has(oldSelf.base) && (!has(self.base) || self.base == oldSelf.base)) || (has(self.slices) && has(self.sinceEra) && has(oldSelf.sinceEra) && self.sinceEra < oldSelf.sinceEra && has(self.type) && self.type == 'Incremental' && self.conditions.exists(c, c.type == 'Ready' && c.status == 'True'))", "slices, sinceEra and base of a complete snapshot never change, unless an earlier one is merged into it and sinceEra falls")])))]
 pub struct EraSnapshotStatus {
     /// The node whose agent makes the boundary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,7 +149,18 @@ pub struct EraSnapshotStatus {
     /// How a reader knows that it has the whole list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slices: Option<SliceSummary>,
-    /// Ready, and once it is hopeless Failed.
+    /// In mode Local: the block device on the node that shows the volume as it was, for reading alone. What was read
+    /// from it counts once it was released and Readable says Released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub device: Option<String>,
+    /// In mode Local: what that device shows of the filesystem.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<Consistency>,
+    /// In mode Local: when the device goes, if nobody releases it before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<Time>,
+    /// Ready, in mode Local Readable, and once it is hopeless Failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -164,6 +206,9 @@ impl SliceSummary {
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
+
+/// How long a device is held if nobody says how long, in seconds.
+pub const HOLD_SECONDS: u32 = 3600;
 
 fn deadline() -> u32 {
     600

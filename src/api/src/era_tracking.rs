@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::schema;
-use crate::{Condition, Granularity, Time};
+use crate::{Condition, Granularity, SnapshotMode, Time};
 
 /// Which claims of the namespace are tracked, how finely, and when their snapshots are made.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +66,7 @@ pub struct Claims {
 /// When snapshots are made, and how many of them are kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[("!has(self.holdSeconds) || self.mode == 'Local'", "holdSeconds goes with mode Local: nothing is held otherwise")])))]
 pub struct Snapshots {
     /// Minute, hour, day of month, month and day of week, as in a crontab: `*/15 * * * *`.
     #[schemars(schema_with = "schema::schedule")]
@@ -75,6 +76,14 @@ pub struct Snapshots {
     #[schemars(length(max = 64), regex(pattern = r"^[A-Z][A-Za-z0-9_+/-]*$"))]
     #[schemars(extend("x-kubernetes-validations" = schema::rules(&[("self != 'Local'", "must be an IANA name such as Europe/Berlin")])))]
     pub time_zone: String,
+    /// Boundary: lists alone. Local: each snapshot is also a point in time, readable on the volume's node.
+    #[serde(default)]
+    pub mode: SnapshotMode,
+    /// How long, in seconds, the device of a Local snapshot stays at most; 3600 if nothing is said. The next Local
+    /// snapshot of the claim waits for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 30, max = 86400))]
+    pub hold_seconds: Option<u32>,
     /// Stops the schedule only: tracking goes on, and the chain stays whole.
     #[serde(default)]
     pub suspend: bool,

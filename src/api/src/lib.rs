@@ -26,7 +26,8 @@ pub mod size;
 pub use changed_block_slice::{ChangedBlockSlice, ChangedBlockSliceFields, Encoding};
 pub use condition::{Condition, ConditionStatus, ConditionType};
 pub use era_snapshot::{
-    EraSnapshot, EraSnapshotSpec, EraSnapshotStatus, SliceSummary, SnapshotType,
+    Consistency, EraSnapshot, EraSnapshotSpec, EraSnapshotStatus, HOLD_SECONDS, SliceSummary,
+    SnapshotMode, SnapshotType,
 };
 pub use era_tracking::{
     Claims, ConcurrencyPolicy, EraTracking, EraTrackingSpec, EraTrackingStatus, Keep, Snapshots,

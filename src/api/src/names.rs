@@ -15,6 +15,8 @@ pub const FINALIZER_DETACH: &str = "eratrack.dev/detach";
 
 /// On an `EraVolume` and a scheduled `EraSnapshot`: the name of the `EraTracking` it was made for.
 pub const LABEL_TRACKING: &str = "eratrack.dev/tracking";
+/// On an `EraSnapshot` in mode Local, with any value: its reader has finished, and its device may go.
+pub const ANNOTATION_RELEASE: &str = "eratrack.dev/release";
 /// On everything the controller or an agent makes.
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`LABEL_MANAGED_BY`].

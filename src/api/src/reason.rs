@@ -32,7 +32,7 @@ impl Subject {
 /// A condition of a kind, where a reason can stand.
 pub type Place = (Subject, ConditionType);
 
-use ConditionType::{Attached, Failed, Ready, SnapshotCurrent, TrackingIntact};
+use ConditionType::{Attached, Failed, Readable, Ready, SnapshotCurrent, TrackingIntact};
 use Subject::{EraSnapshot, EraTracking, EraVolume};
 
 /// What keeps era out of the data path is also why the chain is not intact and the volume not ready.
@@ -43,6 +43,10 @@ const SCHEDULE: &[Place] = &[(EraTracking, SnapshotCurrent), (EraTracking, Ready
 const SNAPSHOT: &[Place] = &[(EraSnapshot, Ready)];
 /// A snapshot that failed is also not ready, for the same reason: that is what its `Phase` column prints.
 const FAILURE: &[Place] = &[(EraSnapshot, Failed), (EraSnapshot, Ready)];
+
+/// A point in time that is lost before its list is complete has failed; later on only its device is of no use.
+const LOST: &[Place] = &[(EraSnapshot, Readable), (EraSnapshot, Failed), (EraSnapshot, Ready)];
+const READABLE: &[Place] = &[(EraSnapshot, Readable)];
 
 macro_rules! reasons {
     ($($name:ident: $places:expr, $means:literal, $remedy:literal;)*) => {
@@ -282,6 +286,30 @@ reasons! {
     Reading: SNAPSHOT,
         "The boundary is made, and the list is being read and written.",
         "Nothing.";
+
+    PointInTimeHeld: SNAPSHOT,
+        "Another point in time of the volume is held for its reader; there is one at a time.",
+        "Release it when its reader has finished (annotation eratrack.dev/release, or delete that EraSnapshot), or wait for its status.heldUntil.";
+    CopiesNoSpace: SNAPSHOT,
+        "The file system of the metadata directory has not the room for the copies that a point in time needs, beside what must stay free.",
+        "Make room, or give agent.copiesPerVolume a smaller value in the chart's values.";
+
+    // Can the device of a Local snapshot be read?
+    PointInTime: READABLE,
+        "The device shows the volume as it was at the boundary.",
+        "Read it, then release the snapshot and see that Readable says Released.";
+    Released: READABLE,
+        "The reader has released it, and the device was good until then: what was read counts.",
+        "Nothing.";
+    HoldExpired: READABLE,
+        "spec.holdSeconds are over, and the device went. It was good until then: what was read before the condition's time counts.",
+        "Read faster, or give holdSeconds a larger value.";
+    CopiesFull: LOST,
+        "More of the volume was overwritten than the room for copies holds. The device is of no use any more, and what was read from it does not count; the volume is as ever.",
+        "Give agent.copiesPerVolume a larger value in the chart's values, release snapshots sooner, or make them when less is written.";
+    PointInTimeLost: LOST,
+        "The point in time ended before its reader had: the device's table was reloaded, tracking ended, or the agent was restarted. What was read from it does not count.",
+        "Create another one.";
 
     // Why will a snapshot never be ready?
     DeadlineExceeded: FAILURE,

@@ -7,7 +7,7 @@ use crate::names::EVENTS;
 use crate::reason::{Place, Reason, Subject};
 
 /// Sections of the page: the conditions, who writes them, and what they answer.
-const SECTIONS: [(Place, &str, &str); 8] = [
+const SECTIONS: [(Place, &str, &str); 9] = [
     (
         (Subject::EraVolume, ConditionType::Attached),
         "agent, or controller while no node is known",
@@ -42,6 +42,11 @@ const SECTIONS: [(Place, &str, &str); 8] = [
         (Subject::EraSnapshot, ConditionType::Ready),
         "agent, or controller until a node is assigned and when it fails",
         "Can the list be read? The `Phase` column prints this reason.",
+    ),
+    (
+        (Subject::EraSnapshot, ConditionType::Readable),
+        "agent, in mode Local",
+        "Does its device show the volume as it was, or did it until its reader had finished?",
     ),
     (
         (Subject::EraSnapshot, ConditionType::Failed),

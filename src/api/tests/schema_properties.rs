@@ -118,7 +118,7 @@ fn columns_are_as_documented() {
         ("eravolumes", "Node Era Block Changed Meta% Intact Reason Ready Age +Device +Chain"),
         (
             "erasnapshots",
-            "Claim Phase Type Why_Full Changed Blocks Since Era Age +Ranges +Slices +Base +Node",
+            "Claim Phase Type Why_Full Changed Blocks Since Era Age +Ranges +Slices +Mode +Device +Base +Node",
         ),
         ("changedblockslices", "Snapshot Index Of BlockSize Blocks First Last Age"),
     ];
@@ -196,11 +196,13 @@ fn defaults_are_as_documented() {
     assert_eq!(default("keep"), &json!({}), "the controller keeps 24 then");
     assert_eq!(default("jitterSeconds"), 0);
     assert_eq!(default("concurrencyPolicy"), "Forbid");
+    assert_eq!(default("mode"), "Boundary");
 
     let crd = definition("erasnapshots");
     let spec = &schema(&crd)["properties"]["spec"];
     assert_eq!(spec["required"], json!(["claimName"]));
     assert_eq!(spec["properties"]["deadlineSeconds"]["default"], 600);
+    assert_eq!(spec["properties"]["mode"]["default"], "Boundary");
 }
 
 /// What a user may write names claims, granularity and times, and nothing of a node.
@@ -217,7 +219,7 @@ fn a_user_can_name_nothing_of_a_node() {
         names
     };
     assert_eq!(fields("eratrackings"), ["claims", "granularity", "snapshots"]);
-    assert_eq!(fields("erasnapshots"), ["claimName", "deadlineSeconds"]);
+    assert_eq!(fields("erasnapshots"), ["claimName", "deadlineSeconds", "holdSeconds", "mode"]);
 }
 
 #[test]

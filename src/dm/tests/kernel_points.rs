@@ -307,12 +307,61 @@ fn there_is_one_reader_at_a_time_and_a_start_leaves_it_alone() {
     let scene = Scene::new(false);
     let point = scene.begin(16 * MI);
     let second = scene.host.point_in_time(&scene.record, None).unwrap_err();
-    assert_eq!(second.reason(), "DeviceBusy", "{second}");
+    assert_eq!(second.reason(), "PointInTimeHeld", "{second}");
     let found = scene.host.recover().unwrap();
     assert_eq!(found[0].outcome, Recovery::Adopted(scene.record.clone()));
     scene.host.boundary(&scene.record).unwrap();
     scene.host.check_point_in_time(&point).unwrap();
     scene.host.end_point_in_time(point).unwrap();
+    scene.end();
+}
+
+/// A reader finds it by its name, and cannot change what it shows; whoever comes next removes names that are left.
+#[test]
+#[ignore = "kernel tier"]
+fn a_point_in_time_is_shown_under_a_name_and_takes_no_writes() {
+    let scene = Scene::new(true);
+    let name = "0b5c1a52-6f0e-4b3f-9d6e-0c64d7c1a001";
+    let point = scene.begin(16 * MI);
+    let shown = scene.host.show_point_in_time(&point, name).unwrap();
+    assert_eq!(shown, Path::new("/dev/eratrack").join(name));
+    let device = open(&scene.volume.path);
+    let before = Content::of(&shown);
+    for page in 0..64 {
+        put(&device, page, 1, 0x55).unwrap();
+    }
+    assert!(before == Content::of(&shown), "what it shows has changed");
+    let written =
+        File::options().write(true).open(&shown).and_then(|it| it.write_all_at(&[1; 4096], 0));
+    assert!(written.is_err(), "it took a write");
+    assert_eq!(kit::run(&format!("blockdev --getro {}", shown.display())).trim(), "1");
+    scene.host.check_point_in_time(&point).unwrap();
+    scene.host.hide_point_in_time(name).unwrap();
+    assert!(!shown.exists());
+    scene.host.hide_point_in_time(name).unwrap();
+    scene.host.show_point_in_time(&point, name).unwrap();
+    scene.host.hide_points_in_time().unwrap();
+    assert!(!shown.exists());
+    scene.host.end_point_in_time(point).unwrap();
+    scene.end();
+}
+
+/// What a reader keeps open after the end is removed once it is closed; X does not wait for it.
+#[test]
+#[ignore = "kernel tier"]
+fn what_a_reader_keeps_open_after_the_end_is_removed_later() {
+    let scene = Scene::new(false);
+    let point = scene.begin(16 * MI);
+    let reader = scene.host.open_point_in_time(&point).unwrap();
+    let busy = scene.host.end_point_in_time(point).unwrap_err();
+    assert!(busy.is_transient(), "{busy}");
+    scene.host.end_points_in_time_left(&scene.record).unwrap_err();
+    let boundary = scene.host.boundary(&scene.record).unwrap();
+    put(&open(&scene.volume.path), 32, 1, 0x66).unwrap();
+    let changes = scene.host.changes(&scene.record, boundary.era).unwrap();
+    assert_eq!(listed(&changes), BTreeSet::from([2]), "the chain goes on");
+    drop(reader);
+    scene.host.end_points_in_time_left(&scene.record).unwrap();
     scene.end();
 }
 

@@ -272,8 +272,8 @@ impl Refusal {
             | Self::Suspended { .. }
             | Self::BeingMoved { .. }
             | Self::SlotTaken { .. }
-            | Self::PointInTimeHeld { .. }
             | Self::Busy { .. } => "DeviceBusy",
+            Self::PointInTimeHeld { .. } => "PointInTimeHeld",
             Self::TooSmall { .. } => "DeviceTooSmall",
             Self::FinerThanLogicalBlock { .. } | Self::TooManyBlocks { .. } => "LimitExceeded",
             Self::MetadataOnTrackedVolume { .. } | Self::CopiesOnTrackedVolume { .. } => {
@@ -289,7 +289,7 @@ impl Refusal {
     /// Whether asking again later may succeed although nobody changed the volume: somebody else
     /// is at work on it just now.
     pub fn is_transient(&self) -> bool {
-        self.reason() == "DeviceBusy"
+        matches!(self.reason(), "DeviceBusy" | "PointInTimeHeld")
     }
 }
 

@@ -101,6 +101,15 @@ pub enum HostError {
         /// How much the store holds.
         copies: eratrack_model::units::Bytes,
     },
+    /// The device of a point in time cannot be made where readers find it, or not be removed.
+    #[error("the device of a point in time at {} cannot be changed: {source}", path.display())]
+    Shown {
+        /// Where.
+        path: std::path::PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The stack is not ours to meddle with.
     #[error("stack {stack} is kept by {keeper}; it is not changed from here")]
     KeptByAnother {
@@ -195,6 +204,7 @@ impl HostError {
             | Self::InUse { .. } => "DeviceBusy",
             Self::NotIntact { .. } => "TableReloaded",
             Self::OtherRecord { .. } => "RecordMismatch",
+            Self::PointInTimeLost { .. } => "CopiesFull",
             Self::EraFailed { .. } => "MetadataError",
             Self::Metadata { .. } => "MetadataLost",
             Self::Pool(error) => error.reason(),
@@ -207,7 +217,7 @@ impl HostError {
             | Self::Loop(_)
             | Self::Machine(_)
             | Self::KeptByAnother { .. }
-            | Self::PointInTimeLost { .. }
+            | Self::Shown { .. }
             | Self::Open { .. }
             | Self::Unexpected { .. } => "OperationFailed",
         }
@@ -237,9 +247,8 @@ impl StoreError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::VolumeLimit { .. } | Self::NodeLimit { .. } => "LimitExceeded",
-            Self::NoSpace { .. } | Self::CopyOnWrite { .. } | Self::CopiesRoom { .. } => {
-                "MetadataNoSpace"
-            }
+            Self::NoSpace { .. } | Self::CopyOnWrite { .. } => "MetadataNoSpace",
+            Self::CopiesRoom { .. } => "CopiesNoSpace",
             Self::Record { .. } => "RecordMismatch",
             Self::Exists { .. } | Self::Io { .. } => "OperationFailed",
         }

@@ -23,6 +23,7 @@ mod records;
 mod recover;
 mod refit;
 mod restore;
+mod shown;
 mod stage;
 mod surroundings;
 mod types;

@@ -200,6 +200,13 @@ impl Host {
         }
     }
 
+    /// Ends what a point in time has left that did not end as a whole, or whose process was killed.
+    pub fn end_points_in_time_left(&self, record: &Record) -> Result<(), HostError> {
+        let lock = self.lock_stack(&record.stack)?;
+        self.wake(&lock, &record.stack)?;
+        self.end_if_abandoned(&lock, record)
+    }
+
     fn end_point_locked(&self, lock: &StackLock, record: &Record) -> Result<(), HostError> {
         let observed = self.observe(&record.stack, self.locate(record)?)?;
         let plan = plan::plan_end_point_in_time(&observed)?;

@@ -10,6 +10,8 @@ use eratrack_model::units::DevNo;
 use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat};
 use rustix::io::Errno;
 
+use super::raw;
+
 /// Makes device nodes in one directory, for as long as it takes to open them.
 #[derive(Clone, Debug)]
 pub struct Nodes {
@@ -55,6 +57,18 @@ impl Nodes {
     /// Opens a character device for ioctls.
     pub(super) fn open_char(&self, dev: DevNo) -> io::Result<File> {
         self.open(dev, FileType::CharacterDevice, File::options().read(true).write(true))
+    }
+
+    /// Makes a node at that path, in the place of whatever is there.
+    pub(crate) fn make_lasting(path: &Path, dev: DevNo) -> io::Result<()> {
+        let made = path.with_extension("new");
+        make_node(&made, FileType::BlockDevice, dev)?;
+        fs::rename(&made, path)
+    }
+
+    /// From now on nobody can open the device for writing, until its table changes.
+    pub(crate) fn forbid_writes(&self, dev: DevNo) -> io::Result<()> {
+        raw::forbid_writes(&self.open_for_ioctl(dev)?)
     }
 
     fn open(&self, dev: DevNo, kind: FileType, how: &OpenOptions) -> io::Result<File> {

@@ -13,7 +13,7 @@ use devicemapper::{DmFlags, DmUdevFlags};
 use eratrack_model::names::{DmName, DmUuid};
 use eratrack_model::units::DevNo;
 use rustix::io::Errno;
-use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
+use rustix::ioctl::{Opcode, Setter, Updater, ioctl, opcode};
 
 /// `struct dm_ioctl` (include/uapi/linux/dm-ioctl.h).
 #[repr(C)]
@@ -36,6 +36,16 @@ pub(super) struct Header {
 /// The kernel copies `data_size` bytes in and out: the header must be exactly its size.
 const HEADER_SIZE: u32 = 312;
 const _: () = assert!(size_of::<Header>() == HEADER_SIZE as usize);
+
+/// include/uapi/linux/fs.h
+const BLKROSET: Opcode = opcode::none(0x12, 93);
+
+/// Makes a block device read-only.
+pub(super) fn forbid_writes(device: impl AsFd) -> std::io::Result<()> {
+    // SAFETY: BLKROSET reads one `int` (`blkdev_roset`, block/ioctl.c).
+    unsafe { ioctl(device, Setter::<BLKROSET, std::ffi::c_int>::new(1)) }?;
+    Ok(())
+}
 
 /// The lowest interface version that has all of these calls.
 const VERSION: [u32; 3] = [4, 0, 0];

@@ -10,6 +10,7 @@ use eratrack_dm::linux::Kernel;
 use eratrack_dm::store::StoreConfig;
 use eratrack_dm::{
     AttachRequest, Detached, DmError, EraStatus, Host, HostConfig, HostError, Liveness as Live,
+    PointInTime,
     Recovered, Recovery,
 };
 use eratrack_model::names::StackId;
@@ -21,8 +22,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::rollbacks::Rollbacks;
 use super::stacks::{
-    Boundary, Changes, Found, FoundState, Health, Hope, Insertion, Liveness, StackError, Stacks,
-    Tracked, Wanted,
+    Boundary, Changes, Found, FoundState, Health, HeldPoint, Hope, Insertion, Liveness, PointState,
+    StackError, Stacks, Tracked, Wanted, WantedPoint,
 };
 use super::volume::trouble;
 use crate::cli::AgentArgs;
@@ -37,6 +38,10 @@ pub(crate) struct HostStacks {
     host: Host,
     records: Mutex<HashMap<String, Record>>,
     rollbacks: Rollbacks,
+    /// The points in time that this process holds, by volume.
+    points: Mutex<HashMap<String, (HeldPoint, Arc<PointInTime>)>>,
+    /// How large the room for the copies of one is, if the administrator says so.
+    copies: Option<Bytes>,
 }
 
 impl HostStacks {
@@ -57,7 +62,46 @@ impl HostStacks {
             lock_deadline: LVM_DEADLINE,
             keeper: Keeper::Agent,
         });
-        Ok(Self { host, records: Mutex::default(), rollbacks: Rollbacks::default() })
+        let (records, points) = (Mutex::default(), Mutex::default());
+        let rollbacks = Rollbacks::default();
+        Ok(Self { host, records, rollbacks, points, copies: args.copies_per_volume })
+    }
+
+    fn points(&self) -> MutexGuard<'_, HashMap<String, (HeldPoint, Arc<PointInTime>)>> {
+        self.points.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Readers are shown the device no more, and it is held no more.
+    fn give_up_point(&self, volume_uid: &str) -> Result<Option<Arc<PointInTime>>, StackError> {
+        let Some((held, point)) = self.points().remove(volume_uid) else { return Ok(None) };
+        let hidden = self.host.hide_point_in_time(&held.snapshot_uid);
+        hidden.map(|()| Some(point)).map_err(|error| stack_error(&error))
+    }
+
+    fn begin(
+        &self,
+        record: &Record,
+        wanted: &WantedPoint,
+    ) -> Result<(Boundary, HeldPoint, PointInTime), StackError> {
+        let point = self.host.point_in_time(record, self.copies);
+        let point = point.map_err(|error| stack_error(&error))?;
+        let made = made(&point.boundary).and_then(|boundary| {
+            let shown = self.host.show_point_in_time(&point, &wanted.snapshot_uid);
+            let path = shown.map_err(|error| stack_error(&error))?;
+            let late = |_| StackError::unforeseen("the machine's clock is at its end".to_owned());
+            let until = boundary.time.checked_add(wanted.hold).map_err(late)?;
+            let (snapshot_uid, device) = (wanted.snapshot_uid.clone(), path.display().to_string());
+            Ok((boundary, HeldPoint { snapshot_uid, device, until }))
+        });
+        match made {
+            Ok((boundary, held)) => Ok((boundary, held, point)),
+            Err(error) => {
+                if let Err(left) = self.host.end_point_in_time(point) {
+                    tracing::warn!(%left, "a point in time is left for the next attempt");
+                }
+                Err(error)
+            }
+        }
     }
 
     fn records(&self) -> MutexGuard<'_, HashMap<String, Record>> {
@@ -101,6 +145,8 @@ impl HostStacks {
 
 impl Stacks for HostStacks {
     fn recover(&self) -> Result<Vec<Found>, StackError> {
+        // What an earlier process showed goes first: the recovery frees the devices' numbers.
+        self.host.hide_points_in_time().map_err(|error| stack_error(&error))?;
         let recovered = self.host.recover().map_err(|error| stack_error(&error))?;
         Ok(recovered.into_iter().map(|it| self.take_in(it)).collect())
     }
@@ -167,11 +213,50 @@ impl Stacks for HostStacks {
     fn boundary(&self, volume_uid: &str) -> Result<Boundary, StackError> {
         let record = self.record(volume_uid)?;
         let boundary = self.host.boundary(&record).map_err(|error| stack_error(&error))?;
-        tracing::debug!(drained_in = ?boundary.drained_in, "drained");
-        let time = Timestamp::try_from(boundary.time)
-            .map_err(|error| StackError::unforeseen(format!("the machine's clock: {error}")))?;
-        let used_percent = trouble::percent(boundary.metadata_used, boundary.metadata_total);
-        Ok(Boundary { era: boundary.era, time, used_percent })
+        made(&boundary)
+    }
+
+    fn begin_point(
+        &self,
+        volume_uid: &str,
+        wanted: &WantedPoint,
+    ) -> Result<(Boundary, HeldPoint), StackError> {
+        let record = self.record(volume_uid)?;
+        // An earlier attempt, of which nobody has heard.
+        if self.held_point(volume_uid).is_some_and(|it| it.snapshot_uid == wanted.snapshot_uid) {
+            self.end_point(volume_uid)?;
+        }
+        let (boundary, held, point) = self.begin(&record, wanted)?;
+        self.points().insert(volume_uid.to_owned(), (held.clone(), Arc::new(point)));
+        Ok((boundary, held))
+    }
+
+    fn held_point(&self, volume_uid: &str) -> Option<HeldPoint> {
+        self.points().get(volume_uid).map(|(held, _)| held.clone())
+    }
+
+    fn check_point(&self, volume_uid: &str) -> Result<PointState, StackError> {
+        let lost = |error: &HostError, reason| PointState::Lost(reason, crate::exit::chain(error));
+        let held = self.points().get(volume_uid).map(|(_, point)| point.clone());
+        let Some(point) = held else {
+            let message = "it is not held any more".to_owned();
+            return Ok(PointState::Lost(Reason::PointInTimeLost, message));
+        };
+        match self.host.check_point_in_time(&point) {
+            Ok(()) => Ok(PointState::Good),
+            Err(error @ HostError::PointInTimeLost { .. }) => Ok(lost(&error, Reason::CopiesFull)),
+            Err(error @ HostError::NotIntact { .. }) => Ok(lost(&error, Reason::PointInTimeLost)),
+            Err(error) => Err(stack_error(&error)),
+        }
+    }
+
+    fn end_point(&self, volume_uid: &str) -> Result<(), StackError> {
+        // One operation of a volume at a time: nobody else has it.
+        let ended = match self.give_up_point(volume_uid)?.and_then(Arc::into_inner) {
+            Some(point) => self.host.end_point_in_time(point),
+            None => self.host.end_points_in_time_left(&self.record(volume_uid)?),
+        };
+        ended.map_err(|error| stack_error(&error))
     }
 
     fn changes(&self, volume_uid: &str, since: Era) -> Result<Changes, StackError> {
@@ -181,6 +266,10 @@ impl Stacks for HostStacks {
     }
 
     fn detach(&self, volume_uid: &str) -> Result<(), StackError> {
+        // The user's device comes first: whoever reads a point in time of it finds out.
+        if let Err(error) = self.give_up_point(volume_uid) {
+            tracing::warn!(%error, "taking era out all the same");
+        }
         let detached =
             self.host.detach(&stack_id(volume_uid)?).map_err(|error| stack_error(&error))?;
         if let Some(record) = self.records().remove(volume_uid)
@@ -191,6 +280,15 @@ impl Stacks for HostStacks {
         tracing::info!(volume_uid, ?detached, "detached");
         Ok(())
     }
+}
+
+/// In the words of the API.
+fn made(boundary: &eratrack_dm::Boundary) -> Result<Boundary, StackError> {
+    tracing::debug!(drained_in = ?boundary.drained_in, "drained");
+    let time = Timestamp::try_from(boundary.time)
+        .map_err(|error| StackError::unforeseen(format!("the machine's clock: {error}")))?;
+    let used_percent = trouble::percent(boundary.metadata_used, boundary.metadata_total);
+    Ok(Boundary { era: boundary.era, time, used_percent })
 }
 
 fn in_units(granularity: Granularity) -> Result<units::Granularity, StackError> {
@@ -270,6 +368,7 @@ fn stack_error(error: &HostError) -> StackError {
         | HostError::Held { .. }
         | HostError::InUse { .. }
         | HostError::PointInTimeLost { .. }
+        | HostError::Shown { .. }
         | HostError::Open { .. }
         | HostError::Unexpected { .. } => Hope::Soon,
     };

@@ -7,7 +7,7 @@ use eratrack_api::Reason;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::lane::{Lane, Late};
-use super::stacks::{Hope, StackError, Stacks};
+use super::stacks::{HeldPoint, Hope, StackError, Stacks};
 
 /// How long an operation may take before the agent stops waiting for it.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -31,6 +31,12 @@ pub(crate) enum Operation {
     Health,
     /// Makes a boundary.
     Boundary,
+    /// Begins a point in time, which allocates the room for its copies.
+    BeginPoint,
+    /// Looks whether a point in time is good.
+    CheckPoint,
+    /// Ends a point in time.
+    EndPoint,
     /// Reads a list.
     Changes,
     /// Takes era out, or cleans up.
@@ -47,6 +53,9 @@ impl Operation {
             Self::Liveness => "liveness",
             Self::Health => "health",
             Self::Boundary => "boundary",
+            Self::BeginPoint => "begin a point in time",
+            Self::CheckPoint => "check a point in time",
+            Self::EndPoint => "end a point in time",
             Self::Changes => "changes",
             Self::Detach => "detach",
         }
@@ -61,18 +70,23 @@ impl Operation {
             | Self::Liveness
             | Self::Health
             | Self::Boundary
+            | Self::BeginPoint
+            | Self::CheckPoint
+            | Self::EndPoint
             | Self::Detach => LIMIT,
         }
     }
 
     fn too_slow(self) -> Reason {
         match self {
-            Self::Boundary => Reason::BoundaryTimeout,
+            Self::Boundary | Self::BeginPoint => Reason::BoundaryTimeout,
             Self::Recover
             | Self::Attach
             | Self::CheckRefit
             | Self::Liveness
             | Self::Health
+            | Self::CheckPoint
+            | Self::EndPoint
             | Self::Changes
             | Self::Detach => Reason::OperationFailed,
         }
@@ -90,6 +104,11 @@ impl<S: Stacks> Operations<S> {
     /// For the stack of this PersistentVolume.
     pub(crate) fn new(stacks: Arc<S>, volume_uid: &str) -> Self {
         Self { stacks, volume_uid: volume_uid.to_owned(), lane: Lane::default() }
+    }
+
+    /// The point in time that this process holds of it.
+    pub(crate) fn held_point(&self) -> Option<HeldPoint> {
+        self.stacks.held_point(&self.volume_uid)
     }
 
     /// The PersistentVolume's uid.

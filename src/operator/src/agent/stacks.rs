@@ -2,6 +2,8 @@
 //!
 //! Everything here blocks; it is called from blocking tasks only, one operation of a volume at a time.
 
+use std::time::Duration;
+
 use eratrack_api::{Device, Granularity, Reason};
 use eratrack_model::Era;
 use eratrack_model::extents::ChangedBlocks;
@@ -91,6 +93,35 @@ pub(crate) struct Boundary {
     pub(crate) used_percent: u32,
 }
 
+/// Which point in time is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WantedPoint {
+    /// The uid of the `EraSnapshot` that it is of.
+    pub(crate) snapshot_uid: String,
+    /// How long it is held at most.
+    pub(crate) hold: Duration,
+}
+
+/// A point in time that this process holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HeldPoint {
+    /// The uid of the `EraSnapshot` that it is of.
+    pub(crate) snapshot_uid: String,
+    /// Its device, as the machine sees it.
+    pub(crate) device: String,
+    /// When it is to end at the latest.
+    pub(crate) until: Timestamp,
+}
+
+/// How a point in time is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PointState {
+    /// All that was read from it up to now is the volume as it was then.
+    Good,
+    /// What was read from it does not count, and why.
+    Lost(Reason, String),
+}
+
 /// What was written since an era.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Changes {
@@ -165,6 +196,24 @@ pub(crate) trait Stacks: Send + Sync + 'static {
 
     /// Ends the era and waits for what is in flight.
     fn boundary(&self, volume_uid: &str) -> Result<Boundary, StackError>;
+
+    /// The same, and keeps the volume as it was then in a device of its own. It ends with this process, with the stack,
+    /// or when it is ended; one of the same snapshot that is held already ends before.
+    fn begin_point(
+        &self,
+        volume_uid: &str,
+        wanted: &WantedPoint,
+    ) -> Result<(Boundary, HeldPoint), StackError>;
+
+    /// The point in time that this process holds of the volume. Does not block.
+    fn held_point(&self, volume_uid: &str) -> Option<HeldPoint>;
+
+    /// Whether all that was read up to now from the one that is held counts.
+    fn check_point(&self, volume_uid: &str) -> Result<PointState, StackError>;
+
+    /// Ends the one that is held, and whatever is left of earlier ones. After an error it is held no more, and what
+    /// is left of it is ended by the next call.
+    fn end_point(&self, volume_uid: &str) -> Result<(), StackError>;
 
     /// Reads what was written in `since` or later.
     fn changes(&self, volume_uid: &str, since: Era) -> Result<Changes, StackError>;

@@ -85,6 +85,10 @@ pub(crate) struct AgentArgs {
     /// How much of the metadata directory's file system must stay free
     #[arg(long, env = "ERATRACK_METADATA_FREE_PERCENT", default_value_t = 15, value_parser = clap::value_parser!(u8).range(0..=99), value_name = "PERCENT")]
     pub(crate) metadata_free_percent: u8,
+    /// How much of a volume can be overwritten while a Local snapshot of it is held; room for that is taken in the
+    /// metadata directory. By default a tenth of the volume, from 64 MiB to 1 GiB, or less where there is less
+    #[arg(long, env = "ERATRACK_COPIES_PER_VOLUME", value_parser = size::parse, value_name = "SIZE")]
+    pub(crate) copies_per_volume: Option<Bytes>,
 }
 
 /// What uninstalling needs.

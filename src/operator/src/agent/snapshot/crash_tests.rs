@@ -110,6 +110,40 @@ async fn killed_at_every_effect_the_next_start_finishes() {
     }
 }
 
+/// The point in time goes with its process: so one whose boundary was written down fails, and what comes after it has the
+/// changes that it would have had.
+#[tokio::test]
+async fn a_point_in_time_killed_at_every_effect_is_whole_or_fails_and_loses_no_change() {
+    let mut ends = [0, 0];
+    for kill in (0..8).flat_map(|effect| [Kill::Before(effect), Kill::After(effect)]) {
+        let memory = with_base().await;
+        memory.write([1, 2, 3, 500]);
+        let mut local = asked("b");
+        local.spec.mode = eratrack_api::SnapshotMode::Local;
+        memory.put(local);
+        memory.start(Some(kill));
+        advance(&memory, Some(&tracked()), "b").await;
+        memory.write([7, 8, 600]);
+        memory.start(None);
+        advance(&memory, Some(&tracked()), "b").await;
+        let b = memory.get("b");
+        assert!(is_settled(&b), "{kill:?}");
+        let conditions = b.status.expect("a status").conditions;
+        let failed = conditions.iter().find(|it| it.type_ == "Failed");
+        assert!(failed.is_none_or(|it| it.reason == "PointInTimeLost"), "{kill:?}: {conditions:?}");
+        ends[usize::from(failed.is_some())] += 1;
+        memory.write([42]);
+        memory.put(asked("c"));
+        advance(&memory, Some(&tracked()), "c").await;
+        assert_whole(&memory, "c");
+        if failed.is_some() {
+            let c = memory.listed("c");
+            assert!(c.to_string().starts_with("1-3,"), "{kill:?}: {c}");
+        }
+    }
+    assert!(ends[0] > 0 && ends[1] > 0, "(complete, failed): {ends:?}");
+}
+
 #[tokio::test]
 async fn slices_of_an_earlier_try_that_the_list_has_no_place_for_are_removed() {
     let memory = with_base().await;

@@ -14,6 +14,14 @@ pub(crate) enum SnapshotError {
     /// The list.
     #[error("cannot read what changed: {0}")]
     Read(#[source] StackError),
+    /// The point in time, before the list was complete.
+    #[error("the point in time is lost: {message}")]
+    Lost {
+        /// How.
+        reason: Reason,
+        /// With the values involved.
+        message: String,
+    },
     /// A write to the API server, or a read.
     #[error("cannot {step}: {source}")]
     Cluster {
@@ -63,6 +71,7 @@ impl SnapshotError {
                     chain: error.reason,
                 },
             },
+            Self::Lost { reason, message: _ } => Remedy::Fail { reason: *reason, message },
             Self::Cluster { step: _, source } => match source {
                 ClusterError::Quota { .. } => {
                     Remedy::Fail { reason: Reason::QuotaExceeded, message }
@@ -90,7 +99,10 @@ fn unreadable(reason: Reason) -> Reason {
 /// Only some reasons can stand in a snapshot's Ready.
 fn waiting(reason: Reason) -> Reason {
     match reason {
-        Reason::RateLimited | Reason::NotAttached => reason,
+        Reason::RateLimited
+        | Reason::NotAttached
+        | Reason::PointInTimeHeld
+        | Reason::CopiesNoSpace => reason,
         _ => Reason::OperationFailed,
     }
 }

@@ -15,6 +15,7 @@ use tracing::Instrument;
 
 use super::base::{Base, Origin, base_of};
 use super::error::{Remedy, SnapshotError};
+use super::hold::{hold, is_local};
 use super::list::List;
 use super::progress::Progress;
 use super::status;
@@ -23,7 +24,9 @@ use super::whole;
 use crate::agent::cluster::{Cluster, Key, Notice};
 use crate::agent::operations::{Operation, Operations};
 use crate::agent::slices;
-use crate::agent::stacks::{Boundary, Hope, StackError, Stacks, Tracked};
+use crate::agent::stacks::{
+    Boundary, HeldPoint, Hope, PointState, StackError, Stacks, Tracked, WantedPoint,
+};
 use crate::agent::volume::trouble;
 
 /// What became of it.
@@ -91,7 +94,8 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         let resumed = step::recorded(&snapshot).is_some();
         loop {
             *at = Some(snapshot.clone());
-            snapshot = match next_step(&snapshot, self.view(), (self.now)()) {
+            let held = self.operations.held_point().map(|held| held.snapshot_uid);
+            snapshot = match next_step(&snapshot, self.view(held.as_deref()), (self.now)()) {
                 Step::Settled if completed => return Ok(Outcome::Completed(Box::new(snapshot))),
                 Step::Settled => return Ok(Outcome::Settled),
                 Step::Wait { reason, message, until } => {
@@ -118,7 +122,7 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         }
     }
 
-    fn view(&self) -> Volume<'_> {
+    fn view<'v>(&'v self, held: Option<&'v str>) -> Volume<'v> {
         Volume {
             uid: self.operations.volume_uid(),
             chain: match self.tracked {
@@ -127,6 +131,7 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
                 None => InForce::Nothing,
             },
             last_boundary: self.progress.last_boundary(),
+            held,
         }
     }
 
@@ -138,19 +143,52 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         let tracked = self.tracked()?;
         // One that fails, or that nobody hears of, has made writers wait all the same.
         self.progress.boundary(Some((self.now)()));
-        let made = self.operations.run_with(Operation::Boundary, Some(permit), S::boundary).await;
-        let boundary = made.map_err(SnapshotError::Boundary)?;
+        let made = self.draw(snapshot, permit).await;
+        let (boundary, held) = made.map_err(SnapshotError::Boundary)?;
         self.progress.boundary(Some(boundary.time));
         roomy(boundary)?;
         let origin = self.origin(tracked, boundary).await?;
         tracing::info!(era = boundary.era.0, chain = tracked.chain, "boundary made");
-        let status = status::with_boundary(snapshot, boundary, tracked, &origin, (self.now)());
+        let mut status = status::with_boundary(snapshot, boundary, tracked, &origin, (self.now)());
+        if let Some(held) = held {
+            status = status::with_point(status, &held);
+        }
         let written = self.cluster.write_snapshot(snapshot, &status).await;
         let written = written.map_err(cluster("write the boundary down"))?;
         if let Origin::Lost { snapshot: base, why } = &origin {
             self.base_lost(&written, base, why).await;
         }
         Ok(written)
+    }
+
+    /// The boundary, and in mode Local the point in time that it is.
+    async fn draw(
+        &self,
+        snapshot: &EraSnapshot,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(Boundary, Option<HeldPoint>), StackError> {
+        let (operations, permit) = (self.operations, Some(permit));
+        if !is_local(snapshot) {
+            let made = operations.run_with(Operation::Boundary, permit, S::boundary).await;
+            return made.map(|boundary| (boundary, None));
+        }
+        let snapshot_uid = snapshot.uid().unwrap_or_default();
+        let wanted = WantedPoint { snapshot_uid, hold: hold(snapshot) };
+        let act = move |stacks: &S, uid: &str| stacks.begin_point(uid, &wanted);
+        let made = operations.run_with(Operation::BeginPoint, permit, act).await;
+        made.map(|(boundary, held)| (boundary, Some(held)))
+    }
+
+    /// After whatever else it takes: a point in time that is said to be readable is good up to here.
+    async fn look_at_point(&self, snapshot: &EraSnapshot) -> Result<(), SnapshotError> {
+        if !is_local(snapshot) {
+            return Ok(());
+        }
+        let looked = self.operations.run(Operation::CheckPoint, S::check_point).await;
+        match looked.map_err(SnapshotError::Read)? {
+            PointState::Good => Ok(()),
+            PointState::Lost(reason, message) => Err(SnapshotError::Lost { reason, message }),
+        }
     }
 
     async fn origin(&self, tracked: &Tracked, boundary: Boundary) -> Result<Origin, SnapshotError> {
@@ -222,6 +260,7 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         slices::publish(self.cluster, snapshot, &list, self.node, resumed)
             .await
             .map_err(cluster("write the slices"))?;
+        self.look_at_point(snapshot).await?;
         let status = status::complete(snapshot, &list, (self.now)());
         let written = self.cluster.write_snapshot(snapshot, &status).await;
         let written = written.map_err(cluster("complete the EraSnapshot"))?;

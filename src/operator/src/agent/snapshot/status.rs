@@ -3,14 +3,15 @@
 //! Each function takes the status as the API server has it and gives the one to apply: what was written stays.
 
 use eratrack_api::{
-    Condition, ConditionType, EraSnapshot, EraSnapshotStatus, Reason, SnapshotType, Time,
-    condition, size,
+    Condition, ConditionType, Consistency, EraSnapshot, EraSnapshotStatus, Reason, SnapshotType,
+    Time, condition, size,
 };
 use k8s_openapi::jiff::Timestamp;
 
 use super::base::Origin;
+use super::hold::Verdict;
 use super::list::List;
-use crate::agent::stacks::{Boundary, Tracked};
+use crate::agent::stacks::{Boundary, HeldPoint, Tracked};
 
 /// It waits, and says for what; none if it says so already.
 pub(crate) fn waiting(
@@ -56,9 +57,35 @@ pub(crate) fn with_boundary(
     status
 }
 
-/// The list is complete: the one write that a reader relies on.
+/// The same of a point in time, which is held from here on.
+pub(crate) fn with_point(mut status: EraSnapshotStatus, held: &HeldPoint) -> EraSnapshotStatus {
+    status.device = Some(held.device.clone());
+    // The swap does not freeze what is mounted.
+    status.consistency = Some(Consistency::CrashConsistent);
+    status.held_until = Some(Time(held.until));
+    status
+}
+
+/// The point in time has ended, or is about to.
+pub(crate) fn with_verdict(
+    snapshot: &EraSnapshot,
+    verdict: &Verdict,
+    now: Timestamp,
+) -> EraSnapshotStatus {
+    let mut status = current(snapshot);
+    status.device = None;
+    let Verdict { reason, message } = verdict;
+    set(&mut status, snapshot, ConditionType::Readable, false, *reason, message, now);
+    status
+}
+
+/// The list is complete: the one write that a reader relies on. A point in time is good, and can be read from now on.
 pub(crate) fn complete(snapshot: &EraSnapshot, list: &List, now: Timestamp) -> EraSnapshotStatus {
     let mut status = current(snapshot);
+    if let Some(device) = status.device.clone() {
+        let reason = Reason::PointInTime;
+        set(&mut status, snapshot, ConditionType::Readable, true, reason, &device, now);
+    }
     let size = status.size_bytes.unwrap_or(u64::MAX);
     let block = status.block_size_bytes.unwrap_or_default();
     let bytes = |blocks: u64| blocks.saturating_mul(block).min(size);
@@ -85,6 +112,7 @@ pub(crate) fn failed(
     now: Timestamp,
 ) -> EraSnapshotStatus {
     let mut status = current(snapshot);
+    status.device = None;
     set(&mut status, snapshot, ConditionType::Ready, false, reason, message, now);
     set(&mut status, snapshot, ConditionType::Failed, true, reason, message, now);
     status

@@ -8,6 +8,8 @@ use eratrack_api::{ConditionType, EraSnapshot, Reason, SnapshotType, condition};
 use eratrack_model::Era;
 use k8s_openapi::jiff::Timestamp;
 
+use super::hold::is_local;
+
 /// The least time between two boundaries of a volume: each makes writers wait for a moment.
 pub(crate) const BOUNDARY_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -20,6 +22,8 @@ pub(crate) struct Volume<'a> {
     pub(crate) chain: InForce<'a>,
     /// Of any of its snapshots.
     pub(crate) last_boundary: Option<Timestamp>,
+    /// The uid of the snapshot whose point in time this process holds.
+    pub(crate) held: Option<&'a str>,
 }
 
 /// The chain in a volume's data path.
@@ -78,7 +82,12 @@ pub(crate) fn next_step(snapshot: &EraSnapshot, volume: Volume<'_>, now: Timesta
         return late(snapshot);
     }
     match recorded(snapshot) {
-        Some((chain, boundary)) if volume.chain == InForce::Chain(chain) => Step::Publish(boundary),
+        Some((chain, boundary)) if volume.chain == InForce::Chain(chain) => {
+            if is_local(snapshot) && volume.held != snapshot.metadata.uid.as_deref() {
+                return lost();
+            }
+            Step::Publish(boundary)
+        }
         Some(_) if volume.chain == InForce::Unknown => not_attached(),
         Some((chain, boundary)) => Step::Fail {
             reason: Reason::ChainBroken,
@@ -87,7 +96,15 @@ pub(crate) fn next_step(snapshot: &EraSnapshot, volume: Volume<'_>, now: Timesta
                 boundary.era
             ),
         },
-        None => before_boundary(volume, now),
+        None => before_boundary(snapshot, volume, now),
+    }
+}
+
+/// It was held by an earlier process, or until its time was over.
+fn lost() -> Step {
+    Step::Fail {
+        reason: Reason::PointInTimeLost,
+        message: "the point in time ended before the list was complete".to_owned(),
     }
 }
 
@@ -107,7 +124,7 @@ pub(crate) fn is_ready(snapshot: &EraSnapshot) -> bool {
     has(snapshot, ConditionType::Ready)
 }
 
-fn has(snapshot: &EraSnapshot, type_: ConditionType) -> bool {
+pub(super) fn has(snapshot: &EraSnapshot, type_: ConditionType) -> bool {
     snapshot.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, type_))
 }
 
@@ -153,9 +170,17 @@ fn not_attached() -> Step {
     }
 }
 
-fn before_boundary(volume: Volume<'_>, now: Timestamp) -> Step {
+fn before_boundary(snapshot: &EraSnapshot, volume: Volume<'_>, now: Timestamp) -> Step {
     if !matches!(volume.chain, InForce::Chain(_)) {
         return not_attached();
+    }
+    let by_another = volume.held.is_some_and(|held| snapshot.metadata.uid.as_deref() != Some(held));
+    if is_local(snapshot) && by_another {
+        return Step::Wait {
+            reason: Reason::PointInTimeHeld,
+            message: "another point in time of the volume is held for its reader".to_owned(),
+            until: None,
+        };
     }
     let next = volume.last_boundary.and_then(|last| last.checked_add(BOUNDARY_INTERVAL).ok());
     match next {
@@ -181,7 +206,8 @@ mod tests {
     const OTHER: &str = "99999999-9999-4999-8999-999999999999";
 
     fn attached() -> Volume<'static> {
-        Volume { uid: VOLUME_UID, chain: InForce::Chain(CHAIN), last_boundary: None }
+        let chain = InForce::Chain(CHAIN);
+        Volume { uid: VOLUME_UID, chain, last_boundary: None, held: None }
     }
 
     fn boundary(scope: Scope) -> Recorded {
@@ -222,6 +248,35 @@ mod tests {
         let delta = json!({"chainID": CHAIN, "era": 7, "type": "Incremental", "sinceEra": 4});
         let step = next_step(&snapshot("s", &delta), attached(), at(1));
         assert_eq!(step, Step::Publish(boundary(Scope::Since(Era(4)))));
+    }
+
+    #[test]
+    fn points_in_time_are_held_one_at_a_time() {
+        let mut new = snapshot("s", &json!({"volumeUID": VOLUME_UID}));
+        let held = |uid| Volume { held: uid, ..attached() };
+        assert_eq!(next_step(&new, held(Some("uid-of-t")), at(1)), Step::Boundary, "a list alone");
+        new.spec.mode = eratrack_api::SnapshotMode::Local;
+        assert_eq!(next_step(&new, held(None), at(1)), Step::Boundary);
+        let again = next_step(&new, held(Some("uid-of-s")), at(1));
+        assert_eq!(again, Step::Boundary, "of an attempt that nobody heard of");
+        let step = next_step(&new, held(Some("uid-of-t")), at(1));
+        assert!(matches!(step, Step::Wait { reason: Reason::PointInTimeHeld, .. }), "{step:?}");
+    }
+
+    #[test]
+    fn a_point_in_time_that_is_held_no_more_fails_its_snapshot() {
+        let made = json!({"volumeUID": VOLUME_UID, "chainID": CHAIN, "era": 7, "type": "Full"});
+        let mut made = snapshot("s", &made);
+        made.spec.mode = eratrack_api::SnapshotMode::Local;
+        let held = Volume { held: Some("uid-of-s"), ..attached() };
+        assert_eq!(next_step(&made, held, at(1)), Step::Publish(boundary(Scope::Full)));
+        let unknown = Volume { chain: InForce::Unknown, ..attached() };
+        let step = next_step(&made, unknown, at(1));
+        assert!(matches!(step, Step::Wait { reason: Reason::NotAttached, .. }), "{step:?}");
+        for volume in [attached(), Volume { held: Some("uid-of-t"), ..attached() }] {
+            let step = next_step(&made, volume, at(1));
+            assert!(matches!(step, Step::Fail { reason: Reason::PointInTimeLost, .. }), "{step:?}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod ending;
 mod guard;
 mod holders;
 mod pace;
+mod points;
 mod publish;
 mod refit;
 mod release;

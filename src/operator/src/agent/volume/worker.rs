@@ -20,6 +20,7 @@ use tracing::Instrument;
 use super::chain::Evidence;
 use super::holders::Holders;
 use super::pace::Pace;
+use super::points::Points;
 use super::snapshots::Obstacle;
 use super::stack::Stack;
 use super::wish::Wish;
@@ -75,6 +76,7 @@ pub(crate) struct Worker<C, S, N> {
     pub(super) snapshots_due: Option<Instant>,
     pub(super) progress: Progress,
     pub(super) obstacle: Obstacle,
+    pub(super) points: Points,
     pub(super) publish_attempts: u32,
     /// When to ask the API server about a volume that the watch does not show.
     pub(super) ask_at: Instant,
@@ -120,6 +122,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             snapshots_due: Some(Instant::now()),
             progress: Progress::default(),
             obstacle: Obstacle::default(),
+            points: Points::default(),
             publish_attempts: 0,
             ask_at: Instant::now(),
             wake: Instant::now(),
@@ -167,6 +170,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             // The kernel goes on without us; only remains of a device that is gone may not wait.
             Wish::Leave => {
                 self.guard().await;
+                self.look_after_points().await;
                 return Turn::Left;
             }
         }
@@ -178,6 +182,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         self.clear_up().await;
         self.take_over().await;
         self.guard().await;
+        self.look_after_points().await;
         self.refit(volume).await;
         self.attach_if_due(volume).await;
         self.publish(volume).await;

@@ -132,6 +132,7 @@ fn of_host(error: &HostError) -> Code {
         | HostError::Loop(_)
         | HostError::Machine(_)
         | HostError::PointInTimeLost { .. }
+        | HostError::Shown { .. }
         | HostError::Unexpected { .. } => Code::Failed,
     }
 }

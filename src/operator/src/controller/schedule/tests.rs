@@ -1,4 +1,4 @@
-use eratrack_api::{ConcurrencyPolicy, Keep};
+use eratrack_api::{ConcurrencyPolicy, Keep, SnapshotMode};
 use proptest::prelude::*;
 
 use super::*;
@@ -7,6 +7,8 @@ fn spec(schedule: &str, zone: &str) -> Snapshots {
     Snapshots {
         schedule: schedule.into(),
         time_zone: zone.into(),
+        mode: SnapshotMode::Boundary,
+        hold_seconds: None,
         suspend: false,
         starting_deadline_seconds: 300,
         jitter_seconds: 0,

@@ -3,18 +3,17 @@
 //! Each value has one made of each claim that is tracked, by a name that the value gives, so that a restart makes no second
 //! one. They are as those that are made by hand: theirs is no schedule, and nobody prunes them.
 
-use eratrack_api::{EraSnapshot, EraSnapshotSpec, EraTracking, names};
+use eratrack_api::{EraSnapshot, EraTracking, names};
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 
 use super::build::metadata;
 use super::dereference::Inputs;
+use super::firing;
 use super::validate::{Validated, Verdict};
 
 /// At most this many are created in one go; the rest follows a second later.
 const BATCH: usize = 20;
-/// How long one may take, in seconds.
-const DEADLINE_SECONDS: u32 = 600;
 /// The longest value that is told as it is.
 const TOLD: usize = 128;
 
@@ -64,8 +63,7 @@ fn told(value: &str) -> String {
 fn snapshot(tracking: &EraTracking, claim: &str, value: &str) -> EraSnapshot {
     let uid = tracking.metadata.uid.as_deref().unwrap_or_default();
     let name = names::asked_snapshot_name(claim, uid, value);
-    let spec = EraSnapshotSpec { claim_name: claim.to_owned(), deadline_seconds: DEADLINE_SECONDS };
-    let mut snapshot = EraSnapshot::new(&name, spec);
+    let mut snapshot = EraSnapshot::new(&name, firing::wanted(tracking, claim));
     snapshot.metadata = metadata(tracking, &name);
     // As one made by hand it stays when the EraTracking goes.
     snapshot.metadata.owner_references = None;

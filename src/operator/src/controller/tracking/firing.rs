@@ -301,10 +301,20 @@ fn attached(volume: &EraVolume) -> bool {
         && condition::is_true(conditions, ConditionType::Attached)
 }
 
+/// The spec of a snapshot that is made for it.
+pub(super) fn wanted(tracking: &EraTracking, claim: &str) -> EraSnapshotSpec {
+    let asked = tracking.spec.snapshots.as_ref();
+    EraSnapshotSpec {
+        claim_name: claim.to_owned(),
+        deadline_seconds: DEADLINE_SECONDS,
+        mode: asked.map(|asked| asked.mode).unwrap_or_default(),
+        hold_seconds: asked.and_then(|asked| asked.hold_seconds),
+    }
+}
+
 fn snapshot(tracking: &EraTracking, claim: &str, at: Timestamp) -> EraSnapshot {
     let name = names::scheduled_snapshot_name(claim, &utc_minute(at));
-    let spec = EraSnapshotSpec { claim_name: claim.to_owned(), deadline_seconds: DEADLINE_SECONDS };
-    let mut snapshot = EraSnapshot::new(&name, spec);
+    let mut snapshot = EraSnapshot::new(&name, wanted(tracking, claim));
     snapshot.metadata = metadata(tracking, &name);
     snapshot
 }

@@ -1047,6 +1047,18 @@ fn a_list_that_is_to_be_merged_makes_no_room() {
 }
 
 #[tokio::test]
+async fn scenario_a_firing_asks_for_the_mode_that_the_tracking_wants() {
+    let mut tracking = scheduled("*/5 * * * *", 24);
+    let snapshots = tracking.spec.snapshots.as_mut().expect("a schedule");
+    (snapshots.mode, snapshots.hold_seconds) = (eratrack_api::SnapshotMode::Local, Some(120));
+    let scene = Scene::new().bound(&["data"]).volume(healthy("data")).tracking(tracking.clone());
+    let api = FakeApi::new();
+    reconcile(Arc::new(tracking), scene.context(&api)).await.expect("done");
+    let spec = &api.asked()[0].body["spec"];
+    assert_eq!((&spec["mode"], &spec["holdSeconds"]), (&json!("Local"), &json!(120)));
+}
+
+#[tokio::test]
 async fn scenario_a_firing_that_failed_stays_announced() {
     let scene = Scene::new().bound(&["data"]).volume(healthy("data"));
     let api = FakeApi::new().refuse("POST erasnapshots", 403, "Forbidden", "data-202611221200");

@@ -10,8 +10,8 @@ use super::{Held, Memory};
 use crate::agent::cluster::ClusterError;
 use crate::agent::discover::{ClaimedVolume, DiscoverError, Node, Refusal};
 use crate::agent::stacks::{
-    Boundary, Changes, Found, FoundState, Health, Hope, Insertion, Liveness, StackError, Stacks,
-    Tracked, Wanted,
+    Boundary, Changes, Found, FoundState, Health, HeldPoint, Hope, Insertion, Liveness, PointState,
+    StackError, Stacks, Tracked, Wanted, WantedPoint,
 };
 
 fn machine(_: ClusterError) -> StackError {
@@ -97,6 +97,45 @@ impl Stacks for Memory {
         .map_err(machine)
     }
 
+    fn begin_point(
+        &self,
+        uid: &str,
+        wanted: &WantedPoint,
+    ) -> Result<(Boundary, HeldPoint), StackError> {
+        let WantedPoint { snapshot_uid, hold } = wanted;
+        let by_another = |held: HeldPoint| held.snapshot_uid != *snapshot_uid;
+        assert!(!self.held_point(uid).is_some_and(by_another), "one at a time");
+        let boundary = self.boundary(uid)?;
+        let until = boundary.time + *hold;
+        let device = format!("/dev/eratrack/{snapshot_uid}");
+        let held = HeldPoint { snapshot_uid: snapshot_uid.clone(), device, until };
+        self.effect("point", |inner| {
+            (inner.point, inner.lost) = (Some(held.clone()), None);
+            (boundary, held)
+        })
+        .map_err(machine)
+    }
+
+    fn held_point(&self, _: &str) -> Option<HeldPoint> {
+        self.inner().point.clone()
+    }
+
+    fn check_point(&self, _: &str) -> Result<PointState, StackError> {
+        Ok(self.inner().lost.clone().unwrap_or(PointState::Good))
+    }
+
+    fn end_point(&self, _: &str) -> Result<(), StackError> {
+        self.effect("end of the point", |inner| inner.point = None).map_err(machine)?;
+        let mut inner = self.inner();
+        if let Some(attempts @ 1..) = inner.reader {
+            inner.reader = Some(attempts - 1);
+            let message = "the device is open".to_owned();
+            return Err(StackError { hope: Hope::Soon, reason: Reason::DeviceBusy, message });
+        }
+        inner.reader = None;
+        Ok(())
+    }
+
     fn changes(&self, _: &str, since: Era) -> Result<Changes, StackError> {
         self.effect("changes", |inner| {
             inner.reads += 1;
@@ -111,7 +150,7 @@ impl Stacks for Memory {
     fn detach(&self, _: &str) -> Result<(), StackError> {
         self.effect("detach", |inner| {
             inner.detached += 1;
-            (inner.stack, inner.live, inner.health) = (None, None, None);
+            (inner.stack, inner.live, inner.health, inner.point) = (None, None, None, None);
         })
         .map_err(machine)
     }

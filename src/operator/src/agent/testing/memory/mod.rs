@@ -13,7 +13,9 @@ use eratrack_model::extents::RunList;
 use eratrack_model::units::DevNo;
 
 use crate::agent::cluster::{ClusterError, Key};
-use crate::agent::stacks::{Health, Insertion, Liveness, StackError, Tracked};
+use crate::agent::stacks::{
+    HeldPoint, Health, Insertion, Liveness, PointState, StackError, Tracked,
+};
 
 /// When the process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,12 @@ struct Inner {
     health: Option<Health>,
     /// What the next insertion of era is, if it is not a plain one.
     insertion: Option<Insertion>,
+    /// The point in time that is held.
+    point: Option<HeldPoint>,
+    /// How it was lost, if it was.
+    lost: Option<PointState>,
+    /// How often its end still meets with a reader that has it open; none if nothing is left of one.
+    reader: Option<usize>,
 }
 
 impl Inner {
@@ -111,9 +119,10 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new process begins, which will be killed then.
+    /// A new process begins, which will be killed then. It holds no point in time.
     pub(crate) fn start(&self, kill: Option<Kill>) {
         let mut inner = self.inner();
+        inner.point = None;
         (inner.kill, inner.effects, inner.dead) = (kill, 0, false);
     }
 
@@ -288,6 +297,26 @@ impl Memory {
     /// The metadata is an older copy.
     pub(crate) fn set_back_era(&self) {
         self.inner().era = 0;
+    }
+
+    /// The point in time that is held.
+    pub(crate) fn point(&self) -> Option<HeldPoint> {
+        self.inner().point.clone()
+    }
+
+    /// What was read from the point in time does not count.
+    pub(crate) fn lose_point(&self, state: PointState) {
+        self.inner().lost = Some(state);
+    }
+
+    /// A reader has the device open for so many attempts to end it.
+    pub(crate) fn keep_open(&self, attempts: usize) {
+        self.inner().reader = Some(attempts);
+    }
+
+    /// Whether a reader's device is left.
+    pub(crate) fn has_remains(&self) -> bool {
+        self.inner().reader.is_some()
     }
 
     /// The chain of the stack that is in.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eratrack_api::{EraSnapshot, EraSnapshotStatus, EraVolume};
+use eratrack_api::{EraSnapshot, EraSnapshotStatus, EraVolume, SnapshotMode};
 use eratrack_model::units::DevNo;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
@@ -15,6 +15,7 @@ mod guard;
 mod life;
 mod moves;
 mod pace;
+mod points;
 mod snapshots;
 
 use super::{Context, Worker};
@@ -104,6 +105,15 @@ impl World {
         self.memory.put(snapshot.clone());
         self.snapshots.apply_watcher_event(&Event::Apply(snapshot));
         self.news.notify_one();
+    }
+
+    /// Somebody asks for a snapshot that can be read, for so many seconds.
+    fn ask_local(&mut self, name: &str, hold_seconds: u32) {
+        let mut asked = snapshot(name, &json!({"nodeName": "node1", "volumeUID": VOLUME_UID}));
+        asked.spec.mode = SnapshotMode::Local;
+        asked.spec.hold_seconds = Some(hold_seconds);
+        self.memory.put(asked);
+        self.see_snapshot(name);
     }
 
     /// The watch tells of a snapshot that is there.
