@@ -21,14 +21,14 @@ pub(super) fn run() -> Outcome {
     let (local, device) = held(&stage, "local")?;
     application.until_more(20)?;
     read(&stage, &device, &replica, &application)?;
-    // Another one waits, one that is a list alone does not.
-    stage.user.apply(&manifest("waiting", 600))?;
-    stage.until_reason("erasnapshot/waiting", "Ready", "False", "PointInTimeHeld")?;
+    // One that is a list alone need not wait, another one must.
     stage.user.apply(&Snapshot::manifest("list", "data"))?;
     let list = Snapshot::ready(&stage.user, "list")?;
     if list.since != Some(local.era) || list.chain != local.chain {
         return Err(format!("not the list since {}: {list:?}", local.era).into());
     }
+    stage.user.apply(&manifest("waiting", 600))?;
+    stage.until_reason("erasnapshot/waiting", "Ready", "False", "PointInTimeHeld")?;
     stage.user.run(&["annotate", "erasnapshot/local", "eratrack.dev/release=true"])?;
     stage.until_reason("erasnapshot/local", "Readable", "False", "Released")?;
     judge(&stage, &volume, &replica, acknowledged)?;
