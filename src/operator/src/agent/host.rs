@@ -10,8 +10,7 @@ use eratrack_dm::linux::Kernel;
 use eratrack_dm::store::StoreConfig;
 use eratrack_dm::{
     AttachRequest, Detached, DmError, EraStatus, Host, HostConfig, HostError, Liveness as Live,
-    PointInTime,
-    Recovered, Recovery,
+    PointInTime, Recovered, Recovery,
 };
 use eratrack_model::names::StackId;
 use eratrack_model::record::{Keeper, Record};

@@ -14,7 +14,7 @@ use eratrack_model::units::DevNo;
 
 use crate::agent::cluster::{ClusterError, Key};
 use crate::agent::stacks::{
-    HeldPoint, Health, Insertion, Liveness, PointState, StackError, Tracked,
+    Health, HeldPoint, Insertion, Liveness, PointState, StackError, Tracked,
 };
 
 /// When the process dies.
