@@ -220,6 +220,41 @@ fn an_agents_chain_that_is_not_proven_is_left_to_the_agent() {
     assert_eq!(found, Liveness::Rebooted);
 }
 
+/// A boot that left it as it was, and in which nobody recorded what was written, is not forgotten by the next one.
+#[test]
+#[ignore = "kernel tier"]
+fn a_seal_is_good_for_the_next_boot_alone() {
+    let machine = Machine::new();
+    machine.attach();
+    machine.give_to("Agent");
+    machine.eratrack.ok("seal");
+    machine.reboot();
+    let write = "bs=64k count=1 seek=2000 oflag=direct";
+    run(&format!("dd if=/dev/urandom of={} {write}", machine.path()));
+    let (outcome, _, why) = machine.restore("--trust-powered-off");
+    assert!(outcome == "Left" && why.contains("writes reached the device"), "{outcome}: {why}");
+    machine.reboot();
+    let (outcome, _, why) = machine.restore("--trust-powered-off");
+    assert!(outcome == "Left" && why.contains("not sealed"), "{outcome}: {why}");
+    machine.give_to("Administrator");
+}
+
+/// Nor is one in which `restore` did not run, if it was shut down in order.
+#[test]
+#[ignore = "kernel tier"]
+fn a_boot_that_did_not_restore_ends_the_chain_when_it_is_shut_down() {
+    let machine = Machine::new();
+    machine.attach();
+    machine.eratrack.ok("seal");
+    machine.reboot();
+    let write = "bs=64k count=1 seek=2000 oflag=direct";
+    run(&format!("dd if=/dev/urandom of={} {write}", machine.path()));
+    machine.eratrack.run("seal");
+    machine.reboot();
+    let (outcome, _, why) = machine.restore("--trust-powered-off");
+    assert!(outcome == "Broken" && why.contains("not sealed"), "{outcome}: {why}");
+}
+
 #[test]
 #[ignore = "kernel tier"]
 fn a_power_cut_and_early_writes_end_the_chain() {

@@ -71,6 +71,8 @@ impl Host {
         let lock = self.lock_stack(&record.stack)?;
         self.require_own_chain(&lock, record)?;
         if self.liveness(record)? != Liveness::Intact {
+            // What is written in this boot is recorded nowhere: a seal of the one before tells of that no more.
+            self.unsealed(record.clone())?;
             return Ok(SealOutcome::NotIntact);
         }
         let open_count = self.dm.info(&record.x.into())?.open_count;
@@ -127,9 +129,13 @@ impl Host {
         };
         match (record.phase, self.liveness(&record)?) {
             (Phase::Attached, Liveness::Intact) => return self.in_use_again(&record),
-            (Phase::Attached, Liveness::Rebooted) => {}
             (Phase::Attached, found) => {
-                return self.give_up(&lock, &record, format!("{found:?}"));
+                // It is looked at once: should the chain end here, or an error end this, nobody may know of the next
+                // writes, and no later boot may go by it.
+                self.unsealed(record.clone())?;
+                if found != Liveness::Rebooted {
+                    return self.give_up(&lock, &record, format!("{found:?}"));
+                }
             }
             (Phase::Attaching | Phase::Detaching, _) if self.is_another_keepers(stack) => {
                 return Ok(RestoreOutcome::Left { why: "it was not finished".to_owned() });
