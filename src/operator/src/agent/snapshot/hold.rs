@@ -26,6 +26,8 @@ pub(crate) enum Hold {
 pub(crate) struct Verdict {
     /// Of Readable.
     pub(crate) reason: Reason,
+    /// Before it was looked at: what was read until then is what is judged.
+    pub(crate) at: Timestamp,
     /// For a person.
     pub(crate) message: String,
 }
@@ -57,7 +59,8 @@ pub(crate) fn is_over(snapshot: &EraSnapshot) -> bool {
 }
 
 /// Decides. `snapshot` is the one that it is of, as the watch has it: none if the API server says that it is gone, which
-/// the absence from a watch does not say. `state` is how it was found after whatever a reader has read.
+/// the absence from a watch does not say. `state` is how it was found after whatever a reader has read until
+/// `now`.
 pub(crate) fn next(
     held: &HeldPoint,
     snapshot: Option<&EraSnapshot>,
@@ -70,7 +73,7 @@ pub(crate) fn next(
         return if now >= held.until { Hold::Drop } else { Hold::Keep };
     }
     if let PointState::Lost(reason, message) = state {
-        return Hold::End(Verdict { reason: *reason, message: message.clone() });
+        return Hold::End(Verdict { reason: *reason, at: now, message: message.clone() });
     }
     let released = snapshot
         .metadata
@@ -78,12 +81,14 @@ pub(crate) fn next(
         .as_ref()
         .is_some_and(|annotations| annotations.contains_key(names::ANNOTATION_RELEASE));
     if released {
-        let message = "good until it was released".to_owned();
-        return Hold::End(Verdict { reason: Reason::Released, message });
+        let message = format!("good until {now}, after its release; what was read later is not");
+        return Hold::End(Verdict { reason: Reason::Released, at: now, message });
     }
     if now >= held.until {
-        let message = format!("good until {now}, when spec.holdSeconds were over");
-        return Hold::End(Verdict { reason: Reason::HoldExpired, message });
+        let message = format!(
+            "good until {now}, when spec.holdSeconds were over; what was read later is not"
+        );
+        return Hold::End(Verdict { reason: Reason::HoldExpired, at: now, message });
     }
     Hold::Keep
 }
@@ -140,6 +145,8 @@ mod tests {
         assert_eq!(decide(&readable(), 99), Hold::Keep);
         assert_eq!(reason(&decide(&released(readable()), 99)), Some(Reason::Released));
         assert_eq!(reason(&decide(&readable(), 100)), Some(Reason::HoldExpired));
+        let Hold::End(verdict) = decide(&readable(), 107) else { panic!("it is over") };
+        assert_eq!(verdict.at, at(107), "whenever it is said");
         let reading = local(&[("Ready", "False", "Reading")]);
         let reading = released(reading);
         assert_eq!(decide(&reading, 99), Hold::Keep, "its list is not complete yet");

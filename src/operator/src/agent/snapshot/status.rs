@@ -9,7 +9,7 @@ use eratrack_api::{
 use k8s_openapi::jiff::Timestamp;
 
 use super::base::Origin;
-use super::hold::Verdict;
+use super::hold::{Verdict, is_readable};
 use super::list::List;
 use crate::agent::stacks::{Boundary, HeldPoint, Tracked};
 
@@ -67,15 +67,11 @@ pub(crate) fn with_point(mut status: EraSnapshotStatus, held: &HeldPoint) -> Era
 }
 
 /// The point in time has ended, or is about to.
-pub(crate) fn with_verdict(
-    snapshot: &EraSnapshot,
-    verdict: &Verdict,
-    now: Timestamp,
-) -> EraSnapshotStatus {
+pub(crate) fn with_verdict(snapshot: &EraSnapshot, verdict: &Verdict) -> EraSnapshotStatus {
     let mut status = current(snapshot);
     status.device = None;
-    let Verdict { reason, message } = verdict;
-    set(&mut status, snapshot, ConditionType::Readable, false, *reason, message, now);
+    let Verdict { reason, at, message } = verdict;
+    set(&mut status, snapshot, ConditionType::Readable, false, *reason, message, *at);
     status
 }
 
@@ -113,6 +109,11 @@ pub(crate) fn failed(
 ) -> EraSnapshotStatus {
     let mut status = current(snapshot);
     status.device = None;
+    if is_readable(snapshot) {
+        // A failed snapshot stays as it is: its reader would never hear of it.
+        let lost = Reason::PointInTimeLost;
+        set(&mut status, snapshot, ConditionType::Readable, false, lost, message, now);
+    }
     set(&mut status, snapshot, ConditionType::Ready, false, reason, message, now);
     set(&mut status, snapshot, ConditionType::Failed, true, reason, message, now);
     status
@@ -164,6 +165,23 @@ mod tests {
         snapshot.status = Some(status);
         assert_eq!(waiting(&snapshot, Reason::NotAttached, "not yet", at(9)), None);
         assert!(waiting(&snapshot, Reason::RateLimited, "soon", at(9)).is_some());
+    }
+
+    #[test]
+    fn a_failed_snapshot_can_be_read_no_more() {
+        let readable = json!({"type": "Readable", "status": "True", "reason": "PointInTime", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let snapshot = snapshot("s", &json!({"device": "/dev/x", "conditions": [readable]}));
+        let status = failed(&snapshot, Reason::SlicesLost, "gone", at(9));
+        let told = condition::find(&status.conditions, ConditionType::Readable).expect("told");
+        assert_eq!((told.is_true(), told.reason.as_str()), (false, "PointInTimeLost"));
+        assert_eq!((status.device, status.conditions.len()), (None, 3));
+        let status = failed(&snapshot_without_point(), Reason::SlicesLost, "gone", at(9));
+        assert_eq!(status.conditions.len(), 2);
+    }
+
+    fn snapshot_without_point() -> EraSnapshot {
+        snapshot("s", &json!({}))
     }
 
     #[test]

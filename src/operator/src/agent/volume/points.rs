@@ -124,12 +124,12 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         let Some(snapshot) = now.filter(|snapshot| same(snapshot) && is_readable(snapshot)) else {
             return Ok(());
         };
-        let status = status::with_verdict(&snapshot, verdict, (self.context.now)());
+        let status = status::with_verdict(&snapshot, verdict);
         match self.context.cluster.write_snapshot(&snapshot, &status).await {
             Err(ClusterError::Gone { .. }) => return Ok(()),
             written => written?,
         };
-        let Verdict { reason, message } = verdict.clone();
+        let Verdict { reason, at: _, message } = verdict.clone();
         tracing::info!(%key, %reason, message, "the point in time ends");
         let warning = reason != Reason::Released;
         let notice = Notice { warning, reason, message, action: "PointInTime" };
@@ -162,7 +162,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     }
 
     /// An earlier process has held them, or the stack came out with them.
-    async fn tell_of_ended(&mut self) {
+    pub(super) async fn tell_of_ended(&mut self) {
         let held = self.operations.held_point().map(|held| held.snapshot_uid);
         for snapshot in self.seen_snapshots() {
             let uid = snapshot.uid().unwrap_or_default();
@@ -186,7 +186,8 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         {
             return verdict.clone();
         }
-        Verdict { reason: Reason::PointInTimeLost, message: UNRELEASED.to_owned() }
+        let (reason, message) = (Reason::PointInTimeLost, UNRELEASED.to_owned());
+        Verdict { reason, at: (self.context.now)(), message }
     }
 
     /// Those of this node.

@@ -22,6 +22,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         self.stack =
             Stack::Absent(Absent { reason, message, attempts: 0, retry: None, at_mounts: false });
         self.evidence = Evidence::default();
+        self.tell_of_ended().await;
         self.publish(volume).await;
     }
 
@@ -29,6 +30,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     pub(super) async fn forget(&mut self) -> bool {
         let detached = self.detach().await;
         if detached.is_ok() {
+            self.tell_of_ended().await;
             self.context.metrics.forget(&self.key);
             tracing::info!("the volume is not to be tracked any more; its original table is back");
         }

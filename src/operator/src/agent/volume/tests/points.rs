@@ -7,6 +7,7 @@ use eratrack_api::{ConditionType, EraSnapshotStatus, Reason, condition, names};
 use super::World;
 use crate::agent::snapshot::step::{is_ready, is_settled};
 use crate::agent::stacks::{FoundState, Liveness, PointState};
+use crate::agent::testing::at;
 use crate::agent::testing::memory::Held;
 
 impl World {
@@ -177,4 +178,12 @@ async fn what_a_reader_keeps_open_is_ended_once_it_is_closed() {
     world.until("said", |world| world.has_ended("a", Reason::Released)).await;
     assert!(world.memory.has_remains());
     world.until("ended", |world| !world.memory.has_remains()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_reads_it_when_tracking_ends_is_told() {
+    let mut world = World::read().await;
+    world.change(|volume| volume.metadata.deletion_timestamp = Some(eratrack_api::Time(at(40))));
+    world.until("said", |world| world.has_ended("a", Reason::PointInTimeLost)).await;
+    assert_eq!(world.memory.point(), None);
 }
