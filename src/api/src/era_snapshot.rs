@@ -185,7 +185,8 @@ pub struct SliceSummary {
     pub count: u32,
     /// The index of the first slice: 0, or 16. Each merge writes its slices to the other place, so that those that are
     /// valid stay until the status names the new ones.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    /// Always written: what one writer leaves out, another that has applied it once still claims.
+    #[serde(default)]
     #[schemars(range(min = 0, max = 16))]
     pub first: u32,
     /// The length of the list: of all `ranges` together, joined by commas.
@@ -200,11 +201,6 @@ impl SliceSummary {
     pub fn indexes(&self) -> std::ops::Range<u32> {
         self.first..self.first.saturating_add(self.count)
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 /// How long a device is held if nobody says how long, in seconds.

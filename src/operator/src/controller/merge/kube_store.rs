@@ -41,7 +41,10 @@ impl Store for KubeStore {
     }
 
     async fn delete_slice(&self, slice: &ChangedBlockSlice) -> Result<(), ApiError> {
-        self.delete(slice).await
+        match self.delete(slice, None).await {
+            Err(error) if error.kind == ApiErrorKind::Conflict => Ok(()),
+            deleted => deleted,
+        }
     }
 
     async fn write_status(
@@ -66,7 +69,7 @@ impl Store for KubeStore {
     }
 
     async fn delete_snapshot(&self, snapshot: &EraSnapshot) -> Result<(), ApiError> {
-        self.delete(snapshot).await
+        self.delete(snapshot, snapshot.resource_version()).await
     }
 }
 
@@ -95,23 +98,21 @@ impl KubeStore {
         }
     }
 
-    /// It, and no other that has its name by now.
-    async fn delete<K>(&self, object: &K) -> Result<(), ApiError>
+    /// It, and no other that has its name by now; of that version alone, if one is given.
+    async fn delete<K>(&self, object: &K, version: Option<String>) -> Result<(), ApiError>
     where
         K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
             + Clone
             + DeserializeOwned
             + std::fmt::Debug,
     {
-        let preconditions = Preconditions { uid: object.uid(), resource_version: None };
+        let preconditions = Preconditions { uid: object.uid(), resource_version: version };
         let params =
             DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
         match self.api(object).delete(&object.name_any(), &params).await {
             Ok(_) => Ok(()),
             Err(error) => match ApiError::new("delete", &titled(object), error) {
-                known if matches!(known.kind, ApiErrorKind::Gone | ApiErrorKind::Conflict) => {
-                    Ok(())
-                }
+                gone if gone.kind == ApiErrorKind::Gone => Ok(()),
                 other => Err(other),
             },
         }

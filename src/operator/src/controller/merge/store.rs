@@ -33,7 +33,8 @@ pub(crate) trait Store: Slices<Error = ApiError> {
         status: &EraSnapshotStatus,
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
 
-    /// Deletes a snapshot, and no other of its name. One that is gone is deleted.
+    /// Deletes a snapshot, if it was not written since; else of kind `Conflict`: another may have been merged into it.
+    /// One that is gone is deleted.
     fn delete_snapshot(
         &self,
         snapshot: &EraSnapshot,
