@@ -1,6 +1,11 @@
 //! kubectl, the real one, as a user of the cluster would run it.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -68,6 +73,18 @@ impl Kubectl {
         let mut command = self.command();
         command.args(arguments);
         capture(self.shown(arguments), &mut command, stdin, deadline)
+    }
+
+    /// Runs a script of `/bin/sh` as a user of the cluster would on this machine, with kubectl and what is in `more` in the
+    /// path, whatever its end.
+    pub(crate) fn shell(&self, more: &Path, script: &str) -> Outcome<Output> {
+        let mut command = self.network.command("/bin/sh");
+        command.current_dir(paths::workspace()).args(["-c", script]);
+        let usual = env::var("PATH").unwrap_or_default();
+        let directory = self.program.parent().unwrap_or(Path::new("/"));
+        command.env("PATH", format!("{}:{}:{usual}", more.display(), directory.display()));
+        command.env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.home);
+        capture(script.to_owned(), &mut command, None, DEADLINE)
     }
 
     /// kubectl without arguments of its own yet.

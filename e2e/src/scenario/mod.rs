@@ -6,6 +6,7 @@ mod block_mode;
 mod breakers;
 mod chain;
 mod definitions;
+mod deltas;
 mod example_client;
 mod keepers;
 mod local_snapshot;
@@ -56,6 +57,7 @@ pub(crate) fn all() -> Vec<Vec<Vec<Scenario>>> {
             scenario("cluster_agent_killed", chain::agent_killed),
             scenario("cluster_volume_remounted", chain::volume_remounted),
             scenario("cluster_lvm_lock", lvm_lock::run),
+            scenario("cluster_deltas", deltas::run),
         ],
     ];
     // Nobody else has anything to do with the API server, or much to do with the node, meanwhile.
