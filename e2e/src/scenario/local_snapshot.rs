@@ -37,7 +37,7 @@ pub(super) fn run() -> Outcome {
     stage.node().run(&format!("test ! -e {device} && test -b {next}"))?;
     stage.user.run(&["delete", "erasnapshot", "waiting"])?;
     let gone = format!(
-        "for try in $(seq 60); do test -e {next} || dmsetup ls | grep -q -- -snap || exit 0; sleep 1; done; exit 1"
+        "for try in $(seq 60); do test -e {next} || dmsetup ls | grep -q '^eratrack-.*-snapshot[[:space:]]' || exit 0; sleep 1; done; exit 1"
     );
     stage.node().run(&gone)?;
     application.until_more(20)?;
