@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::{
     block_mode::as_block,
-    stage::{Stage, tracking},
+    stage::{SOON, Stage, tracking},
 };
 use crate::{
     cluster::{Application, Volume},
@@ -101,6 +103,16 @@ pub(super) fn run() -> Outcome {
         act(&stage, &volumes[breaker.claim], breaker.script)?;
     }
     without_pods(&stage, &volumes)?;
+    // An insertion is a minute old before another one follows it.
+    stage.user.until(
+        &format!("eravolume/{COARSER}"),
+        "granularity 1Mi",
+        SOON,
+        |value| match &value["status"]["granularity"] {
+            Value::String(granularity) if granularity == "1Mi" => Ok(()),
+            other => Err(other.to_string()),
+        },
+    )?;
     let second = snapshots(&stage, &claims, "second")?;
     write(&stage, &claims)?;
     let third = snapshots(&stage, &claims, "third")?;
