@@ -41,7 +41,7 @@ fn perform(host: &Host, operation: &str, disk: &str) {
 }
 
 fn restored(host: &Host) -> RestoreOutcome {
-    let restored = host.restore(Trust::PoweredOff).unwrap().pop().expect("a stack");
+    let restored = host.restore(Trust::PoweredOff, |_| ()).unwrap().pop().expect("a stack");
     restored.outcome.unwrap()
 }
 

@@ -89,13 +89,18 @@ impl Host {
     }
 
     /// Puts back every stack that this host keeps, and those of the agent whose chain goes on. One
-    /// that cannot be does not keep the others from it.
-    pub fn restore(&self, trust: Trust) -> Result<Vec<Restored>, HostError> {
+    /// that cannot be does not keep the others from it. `about` hears of each before its turn.
+    pub fn restore(
+        &self,
+        trust: Trust,
+        mut about: impl FnMut(&StackId),
+    ) -> Result<Vec<Restored>, HostError> {
         let mut restored = Vec::new();
         for Known { stack, record } in self.stacks()? {
             // A record that tells nothing is no reason to say nothing.
             let kept = self.store.keeper(&stack).is_some();
             if kept || record.is_err() {
+                about(&stack);
                 let outcome = self.restore_one(&stack, trust);
                 restored.push(Restored { stack, outcome });
             }

@@ -605,7 +605,8 @@ fn what_another_keeps_and_whose_chain_has_ended_is_left_to_them() {
     let returning: fn(&Rig) = |rig| rig.host.store.write_returning(&rig.record).unwrap();
     for prepare in [reloaded, returning] {
         prepare(&rig);
-        let restored = rig.host.restore(Trust::PoweredOff).unwrap().pop().expect("it is told");
+        let restored =
+            rig.host.restore(Trust::PoweredOff, |_| ()).unwrap().pop().expect("it is told");
         let outcome = restored.outcome.expect("no error");
         assert!(matches!(outcome, RestoreOutcome::Left { .. }), "{outcome:?}");
         assert_eq!(rig.host.store.read_record(&theirs.stack).unwrap(), Some(theirs.clone()));
@@ -629,7 +630,8 @@ fn a_stack_that_was_attached_since_is_not_on_its_way_back() {
     let chain = "7a1e6a1c-4d0f-4f9e-8f43-0f5f2a3f0c22".parse().unwrap();
     let before = Record { chain, ..rig.record.clone() };
     rig.host.store.write_returning(&before).unwrap();
-    let restored = rig.host.restore(Trust::Nothing).unwrap().pop().unwrap().outcome.unwrap();
+    let restored =
+        rig.host.restore(Trust::Nothing, |_| ()).unwrap().pop().unwrap().outcome.unwrap();
     assert_eq!(restored, RestoreOutcome::InPlace(rig.record.clone()));
     rig.host.store.write_returning(&before).unwrap();
     let request = AttachRequest::new(rig.record.stack.clone(), rig.record.x, GRANULARITY);
@@ -642,7 +644,7 @@ fn a_record_that_is_not_understood_is_no_stack_that_was_restored() {
     for text in [r#"{"version": 99, "stack": "s", "keeper": "Agent"}"#, "{"] {
         let rig = Rig::new();
         fs::write(rig.root.path().join("var/lib/eratrack/s/record.json"), text).unwrap();
-        let restored = rig.host.restore(Trust::Nothing).unwrap().pop().expect("it is told");
+        let restored = rig.host.restore(Trust::Nothing, |_| ()).unwrap().pop().expect("it is told");
         assert!(matches!(restored.outcome, Err(HostError::Store(_))), "{restored:?}");
     }
 }

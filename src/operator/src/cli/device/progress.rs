@@ -1,6 +1,6 @@
 //! How far something is, on a terminal.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -41,8 +41,19 @@ impl Meter {
         if self.shown.is_some_and(|shown| now - shown < PAUSE) {
             return;
         }
-        self.shown = Some(now);
         let text = line(what, self.from, done, total, now - self.began);
+        self.write(&text);
+    }
+
+    /// One of many is being worked at.
+    pub(super) fn name(&mut self, what: &str, which: impl Display) {
+        if self.on {
+            self.write(&format!("{what} {which}"));
+        }
+    }
+
+    fn write(&mut self, text: &str) {
+        self.shown = Some(Instant::now());
         let mut terminal = io::stderr().lock();
         let _ = write!(terminal, "\r\x1b[K{text}").and_then(|()| terminal.flush());
     }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::DeviceError;
 use super::machine::MachineArgs;
 use super::output::{self, Format, Show};
+use super::progress::Meter;
 
 /// How to put them back.
 #[derive(Debug, Args)]
@@ -69,7 +70,10 @@ impl Show for Lines {
 pub(super) fn restore(args: &RestoreArgs, out: &mut impl Write) -> Result<(), DeviceError> {
     let host = args.machine.host()?;
     let trust = if args.trust_powered_off { Trust::PoweredOff } else { Trust::Nothing };
-    let lines: Vec<_> = host.restore(trust)?.into_iter().map(line).collect();
+    let mut meter = Meter::new();
+    let restored = host.restore(trust, |stack| meter.name("restoring", stack));
+    meter.clear();
+    let lines: Vec<_> = restored?.into_iter().map(line).collect();
     let failed = lines.iter().filter(|line| line.outcome == "Failed").count();
     finish(out, args.output, &Lines(lines), failed, "restored")
 }
@@ -89,12 +93,13 @@ fn line(Restored { stack, outcome }: Restored) -> Line {
 /// Seals every stack, so that its chain may go on after a reboot.
 pub(super) fn seal(args: &SealArgs, out: &mut impl Write) -> Result<(), DeviceError> {
     let host = args.machine.host()?;
-    let mut lines = Vec::new();
+    let (mut lines, mut meter) = (Vec::new(), Meter::new());
     for known in host.stacks()? {
         let Ok(Some(record)) = known.record else { continue };
         if record.phase != Phase::Attached {
             continue;
         }
+        meter.name("sealing", &record.stack);
         let (outcome, why) = match host.seal(&record) {
             Ok(SealOutcome::Sealed) => ("Sealed", None),
             Ok(SealOutcome::InUse { open_count }) => {
@@ -108,6 +113,7 @@ pub(super) fn seal(args: &SealArgs, out: &mut impl Write) -> Result<(), DeviceEr
         let (stack, chain) = (record.stack.to_string(), Some(record.chain.to_string()));
         lines.push(Line { stack, outcome, chain, why });
     }
+    meter.clear();
     let unsealed = lines.iter().filter(|line| line.outcome != "Sealed").count();
     finish(out, args.output, &Lines(lines), unsealed, "sealed")
 }
