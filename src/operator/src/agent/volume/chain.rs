@@ -65,6 +65,18 @@ fn start(tracked: &Tracked, before: &EraVolumeStatus, had_one: bool, evidence: E
     Reason::Reattached
 }
 
+/// Why a stack on the machine has another chain than the object names.
+pub(crate) fn not_own(
+    tracked: &Tracked,
+    before: &EraVolumeStatus,
+    last: Option<Whereabouts>,
+) -> Reason {
+    match start(tracked, before, before.chain.is_some(), Evidence { seen: None, last }) {
+        Reason::NoBaseline => Reason::Reattached,
+        told => told,
+    }
+}
+
 /// Why the next snapshot of the chain is full, if there is none to refer to: for what began the chain, until it had one.
 pub(crate) fn full_reason(chain: &Chain, before: &EraVolumeStatus) -> Reason {
     let same = before.chain.as_ref().is_some_and(|last| last.id == chain.id);

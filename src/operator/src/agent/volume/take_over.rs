@@ -1,6 +1,5 @@
 //! The worker's step that judges what was on the machine before it: whose chain is it, and does it go on?
 
-use eratrack_api::Reason;
 use tokio::time::Instant;
 
 use super::chain::{self, Whereabouts};
@@ -57,9 +56,8 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             self.stack = Stack::Present(Box::new(self.present(tracked)));
         } else {
             tracing::warn!(chain = tracked.chain, "the object does not name this chain");
-            let elsewhere = self.last_seen().await == Some(Whereabouts::Elsewhere);
-            let reason = if elsewhere { Reason::NodeChanged } else { Reason::Reattached };
-            self.end_chain(reason).await;
+            let last = self.last_seen().await;
+            self.end_chain(chain::not_own(&tracked, &self.before, last)).await;
         }
     }
 

@@ -70,6 +70,22 @@ async fn a_stack_of_a_chain_that_the_status_does_not_name_is_not_taken_over() {
     world.until("said", |world| world.says("TrackingIntact") == "Reattached").await;
 }
 
+/// The agent before this one was killed between an insertion at the new size and saying so.
+#[tokio::test(start_paused = true)]
+async fn a_stack_that_is_not_taken_over_after_the_volume_grew_says_so() {
+    let world = World::attached().await;
+    let mut volume = world.memory.volume_now().expect("the volume");
+    let status = volume.status.get_or_insert_default();
+    let chain = status.chain.as_mut().expect("a chain");
+    "99999999-9999-4999-8999-999999999999".clone_into(&mut chain.id);
+    status.size_bytes = status.size_bytes.map(|size| size / 2);
+    world.worker.abort();
+    let found = FoundState::Present(world.memory.stack().expect("still in"));
+    let mut world = World::new(world.memory.clone(), Some(found), &volume);
+    let after = world.complete("b").await;
+    assert_eq!(after.full_reason.as_deref(), Some("Resized"));
+}
+
 /// What the agent's start did not see comes to light when it attaches.
 #[tokio::test(start_paused = true)]
 async fn a_stack_that_attaching_finds_is_judged_by_the_same_rule() {
