@@ -332,10 +332,11 @@ impl<'a> MainJob<'a> {
         let name =
             story.wait("waiting for the minute", || self.until_scheduled(Some(&before.name)))?;
         let next = story.wait("and for its snapshot", || Snapshot::ready(&self.user, &name))?;
-        // On a busy machine the schedule may have made another one in between.
+        // On a busy machine the schedule may have made another one in between. The one before goes, and is merged into this
+        // one, which then refers to what that one referred to.
         let linked = next.kind == "Incremental"
             && next.chain == before.chain
-            && next.since.is_some_and(|since| since >= before.era);
+            && (next.since.is_some_and(|since| since >= before.era) || next.since == before.since);
         let what = format!("{} continues the chain of {}", next.name, before.name);
         story.check(linked, &what, &format!("{next:?}\nafter {before:?}"))?;
         self.user.until_gone(&format!("erasnapshot/{}", before.name), SOON)?;

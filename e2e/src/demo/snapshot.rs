@@ -55,7 +55,16 @@ spec: {{claimName: {claim}}}
         if let Some(failed) = condition(&value, "Failed").filter(|it| it["status"] == "True") {
             return Err(format!("{object} failed: {failed}").into());
         }
-        Self::read(kubectl, name, &value)
+        let read = Self::read(kubectl, name, &value);
+        if read.is_ok() {
+            return read;
+        }
+        // Merged meanwhile: the status names other slices, and those of before are gone.
+        let now = kubectl.json(&["get", &object])?;
+        if now["status"]["slices"] == value["status"]["slices"] {
+            return read;
+        }
+        Self::read(kubectl, name, &now)
     }
 
     /// The names of the snapshots that a schedule made and keeps.

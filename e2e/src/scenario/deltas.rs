@@ -214,10 +214,11 @@ impl Reader {
             }
         }
         let blocks = slice["blocks"].as_u64().ok_or("a slice without blocks")?;
-        let end = 200 + blocks - 1;
+        // As long a list, so that its digest alone tells.
+        let end = 6 + blocks - 1;
         slice["ranges"] =
-            Value::from(if blocks == 1 { "200".to_owned() } else { format!("200-{end}") });
-        (slice["first"], slice["last"]) = (Value::from(200), Value::from(end));
+            Value::from(if blocks == 1 { "6".to_owned() } else { format!("6-{end}") });
+        (slice["first"], slice["last"]) = (Value::from(6), Value::from(end));
         self.stage.user.apply(&slice.to_string()).map(drop)
     }
 
