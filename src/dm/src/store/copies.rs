@@ -16,7 +16,7 @@ pub(super) const COPIES: &str = "point-in-time";
 const USUAL_MOST: u64 = 1 << 30;
 /// Nor less than this, if X is not smaller itself.
 const USUAL_LEAST: u64 = 64 << 20;
-/// With less than this it is not worth to begin, if somebody wishes for it.
+/// With less than this it is not worth to begin.
 const LEAST: u64 = 1 << 20;
 /// Files are sized in whole blocks of the loop device.
 const BLOCK: u64 = 4096;
@@ -43,8 +43,7 @@ impl FileStore {
         self.remove_copies(stack)?;
         let dir = self.stack_dir(stack);
         fs::create_dir_all(&dir).map_err(io_error("make", &dir))?;
-        let taken = self.used_by_copies()?;
-        let size = choose(&self.config, &Room::look(&dir, self.used()?)?, taken, size, length)?;
+        let size = choose(&self.config, &Room::look(&dir, self.used()?)?, size, length)?;
         let path = self.copies(stack);
         self.allocated(&path, size)?;
         durable::sync_dir(&dir)?;
@@ -61,15 +60,8 @@ impl FileStore {
         let Room { dir, total, free, used } = Room::look(&self.stack_dir(stack), self.used()?)?;
         // One that is there, of a process that was killed, would make room.
         let left = fs::metadata(self.copies(stack)).map_or(0, |found| found.len());
-        let without = |all: Bytes| Bytes(all.0.saturating_sub(left));
-        let (free, used, taken) =
-            (Bytes(free.0 + left), without(used), without(self.used_by_copies()?));
-        choose(&self.config, &Room { dir, total, free, used }, taken, size, length).map(drop)
-    }
-
-    fn used_by_copies(&self) -> Result<Bytes, StoreError> {
-        let length = |stack| fs::metadata(self.copies(stack)).map_or(0, |found| found.len());
-        Ok(Bytes(self.stacks()?.iter().map(length).sum()))
+        let (free, used) = (Bytes(free.0 + left), Bytes(used.0.saturating_sub(left)));
+        choose(&self.config, &Room { dir, total, free, used }, size, length).map(drop)
     }
 
     pub(crate) fn remove_copies(&self, stack: &StackId) -> Result<(), StoreError> {
@@ -77,24 +69,19 @@ impl FileStore {
     }
 }
 
-/// `taken` is what other copies have of what is used.
 fn choose(
     config: &StoreConfig,
     room: &Room,
-    taken: Bytes,
     wish: Option<Bytes>,
     length: Sectors,
 ) -> Result<Bytes, StoreError> {
-    // Copies come and go, and are asked for by tenants: half of the machine's room is left to metadata.
-    let share = (room.limit(config).0 / 2).saturating_sub(taken.0);
-    let allowed = room.allowed(config).0.min(share) / BLOCK * BLOCK;
+    let allowed = room.allowed(config).0 / BLOCK * BLOCK;
     let whole = length.to_bytes().map_or(u64::MAX, |bytes| bytes.0);
     let usual = (whole / 10).clamp(USUAL_LEAST, USUAL_MOST).min(allowed);
     // More than X has is never used.
     let size = wish.map_or(usual, |wish| wish.0).min(whole).next_multiple_of(BLOCK);
-    let least = wish.map_or(USUAL_LEAST, |_| LEAST);
-    if size > allowed || size < least.min(whole) {
-        let (needed, allowed) = (Bytes(size.max(least.min(whole))), Bytes(allowed));
+    if size > allowed || size < LEAST.min(whole) {
+        let (needed, allowed) = (Bytes(size.max(LEAST)), Bytes(allowed));
         return Err(StoreError::CopiesRoom { needed, allowed, dir: room.dir.clone() });
     }
     Ok(Bytes(size))
@@ -111,7 +98,7 @@ mod tests {
         let (total, used) = (Bytes(100 << 30), Bytes(0));
         let room = Room { dir: "/d".into(), total, free: Bytes(free * MI), used };
         let wish = wish.map(|wish| Bytes(wish * MI));
-        let size = choose(&StoreConfig::new("/d"), &room, Bytes(0), wish, Sectors(x * 2048));
+        let size = choose(&StoreConfig::new("/d"), &room, wish, Sectors(x * 2048));
         size.map(|size| size.0 / MI).map_err(|e| e.to_string())
     }
 
@@ -127,35 +114,17 @@ mod tests {
     }
 
     #[test]
-    fn copies_leave_half_of_the_machines_room_to_metadata() {
-        // 5 % of 100 GiB are for both.
-        let (total, free, half) = (Bytes(100 << 30), Bytes(90 << 30), 5 << 29);
-        let room = |used| Room { dir: "/d".into(), total, free, used };
-        let config = StoreConfig::new("/d");
-        let after = |taken: u64| {
-            let (used, x) = (Bytes(taken + 5), Sectors(1 << 30));
-            choose(&config, &room(used), Bytes(taken), None, x).ok().map(|it| it.0)
-        };
-        assert_eq!(after(half - (1 << 30)), Some(1 << 30));
-        assert_eq!(after(half - USUAL_LEAST), Some(USUAL_LEAST));
-        assert_eq!(after(half - USUAL_LEAST + BLOCK), None);
-        assert_eq!(after(half + 1), None);
-    }
-
-    #[test]
     fn what_does_not_fit_is_said_with_what_would() {
         // 15 % of 100 GiB must stay free.
         let kept = 15 << 10;
         assert_eq!(chosen(None, 1 << 20, kept + 100), Ok(100));
         let (total, free, used) = (Bytes(100 << 30), Bytes((kept + 100) * MI + 100), Bytes(0));
         let room = Room { dir: "/d".into(), total, free, used };
-        let odd = choose(&StoreConfig::new("/d"), &room, Bytes(0), None, Sectors(1 << 30));
+        let odd = choose(&StoreConfig::new("/d"), &room, None, Sectors(1 << 30));
         assert_eq!(odd.unwrap(), Bytes(100 * MI), "whole blocks of what is free");
         let error = chosen(Some(200), 1 << 20, kept + 100).unwrap_err();
         assert!(error.contains("200Mi in /d, where 100Mi"), "{error}");
         assert!(chosen(None, 1 << 20, kept).is_err());
-        assert!(chosen(None, 1 << 20, kept + 63).is_err(), "it would soon be full");
-        assert_eq!(chosen(Some(63), 1 << 20, kept + 63), Ok(63));
         assert!(chosen(Some(0), 1 << 20, kept + 100).is_err());
     }
 }

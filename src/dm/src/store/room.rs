@@ -57,14 +57,9 @@ impl Room {
         })
     }
 
-    /// The most that all stacks together may take.
-    pub(super) fn limit(&self, config: &StoreConfig) -> Bytes {
-        config.per_node.min(percent(self.total, config.per_node_percent))
-    }
-
     /// How much more all stacks together may take.
     pub(super) fn allowed(&self, config: &StoreConfig) -> Bytes {
-        let limit = self.limit(config);
+        let limit = config.per_node.min(percent(self.total, config.per_node_percent));
         let keep = percent(self.total, config.keep_free_percent);
         let free = self.free.0.saturating_sub(keep.0);
         Bytes(free.min(limit.0.saturating_sub(self.used.0)))
