@@ -62,17 +62,16 @@ until [ $(writes) -gt $((begun + 50)) ]; do sleep 0.2; done"
     stage.cluster().without_api_server(|| node.run(&until).map(drop))
 }
 
-/// The uids of all pods of eratrack's.
+/// The names of all pods of eratrack's: each has one of its own.
 fn pods(stage: &Stage) -> Outcome<Vec<String>> {
-    let list = ["get", "pods", "-n", NAMESPACE, "-o", "jsonpath={.items[*].metadata.uid}"];
-    let uids = stage.cluster().kubectl().run(&list)?;
-    Ok(uids.split_whitespace().map(str::to_owned).collect())
+    let list = ["get", "pods", "-n", NAMESPACE, "-o", "name"];
+    let names = stage.cluster().kubectl().run(&list)?;
+    Ok(names.split_whitespace().map(str::to_owned).collect())
 }
 
+/// Waits until none of them is there: one that ends may outlast the rollout.
 fn replaced(stage: &Stage, before: &[String]) -> Outcome {
-    let stayed = pods(stage)?.into_iter().find(|uid| before.contains(uid));
-    match stayed {
-        None => Ok(()),
-        Some(uid) => Err(format!("pod {uid} was there before the upgrade").into()),
-    }
+    let mut wait = vec!["wait", "-n", NAMESPACE, "--for=delete", "--timeout=60s"];
+    wait.extend(before.iter().map(String::as_str));
+    stage.cluster().kubectl().run(&wait).map(drop)
 }

@@ -1,6 +1,6 @@
 //! `cluster_refusals`: what cannot be tracked gets a condition that says why, and is left exactly as it was.
 
-use super::stage::{Stage, tracking};
+use super::stage::{SOON, Stage, tracking};
 use crate::{
     cluster::{Application, Volume},
     failure::Outcome,
@@ -106,20 +106,20 @@ fn tables(stage: &Stage, volumes: &[Volume]) -> Outcome<Vec<String>> {
     volumes.iter().map(|volume| stage.table(volume)).collect()
 }
 
-/// The user sees the refusal as an event of what the user wrote, too.
 /// Each refusal is told on the object that the user wrote, and on the volume.
 fn events(stage: &Stage) -> Outcome {
-    let told = |object: &str, reason: &str| -> Outcome<bool> {
-        Ok(stage.user.run(&["events", "--for", object])?.contains(reason))
-    };
-    let mut missing = Vec::new();
     for Refusal { object, reason, .. } in REFUSALS {
         let tracking = object.replace("eravolume/", "eratracking/");
         for object in [*object, &tracking] {
-            if !told(object, reason)? {
-                missing.push(format!("no event of {object} says {reason}"));
-            }
+            let what = format!("an event of {object} that says {reason}");
+            stage.user.until_any(&["events"], &what, SOON, |event| {
+                let of = &event["involvedObject"];
+                let kind = of["kind"].as_str().unwrap_or_default().to_lowercase();
+                let of = format!("{kind}/{}", of["name"].as_str().unwrap_or_default());
+                let told = of == object && event["reason"] == *reason;
+                told.then_some(()).ok_or_else(String::new)
+            })?;
         }
     }
-    if missing.is_empty() { Ok(()) } else { Err(missing.join("\n").into()) }
+    Ok(())
 }

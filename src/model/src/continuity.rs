@@ -20,6 +20,9 @@ pub struct Seal {
     pub ends: Digest,
     /// What is in X, as far as it says so there.
     pub contents: Contents,
+    /// The first boot after it that looked at it; none yet. It tells nothing in a later one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_in: Option<BootId>,
 }
 
 /// What is in a device, by the marks at its start.
@@ -46,6 +49,8 @@ pub struct DigestError(String);
 /// What is found after the boot, before era is back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
+    /// The boot that runs.
+    pub boot: BootId,
     /// X's table.
     pub table: Option<Table>,
     /// Writes and discards that X, or what an X of ours is put over, has completed or begun since
@@ -81,6 +86,9 @@ pub enum Break {
         /// The record's.
         recorded: BootId,
     },
+    /// A boot came between that looked at it, and did not put era back.
+    #[error("its seal was used in boot {0}, and the device may have been written since")]
+    Used(BootId),
     /// X maps something else now.
     #[error("the device's table is {now}, not {recorded}")]
     Table {
@@ -119,6 +127,9 @@ pub fn judge(record: &Record, found: &Evidence, trust: Trust) -> Result<Proof, B
     let seal = record.seal.as_ref().ok_or(Break::NotSealed)?;
     if seal.boot != record.boot {
         return Err(Break::OtherBoot { sealed: seal.boot.clone(), recorded: record.boot.clone() });
+    }
+    if let Some(used) = seal.used_in.as_ref().filter(|boot| **boot != found.boot) {
+        return Err(Break::Used(used.clone()));
     }
     if found.table.as_ref() != Some(&record.original) {
         let line = |table: &Table| table.to_string().replace('\n', "; ");
@@ -218,7 +229,8 @@ mod tests {
 
     fn found() -> Evidence {
         let table = Some("0 65536 linear 8:0 2048".parse().unwrap());
-        Evidence { table, writes: Some(0), ends: digest('a') }
+        let boot = "11111111-372b-4b5a-a9f1-7d0c4f3b2a10".parse().unwrap();
+        Evidence { boot, table, writes: Some(0), ends: digest('a') }
     }
 
     #[test]
@@ -248,6 +260,16 @@ mod tests {
         later.boot = "00000000-372b-4b5a-a9f1-7d0c4f3b2a10".parse().unwrap();
         let judged = judge(&later, &found(), Trust::PoweredOff);
         assert!(matches!(judged, Err(Break::OtherBoot { .. })), "{judged:?}");
+    }
+
+    #[test]
+    fn a_seal_that_an_earlier_boot_used_ends_the_chain() {
+        let mut record = record("Filesystem");
+        let now = found();
+        record.seal.as_mut().unwrap().used_in = Some(now.boot.clone());
+        assert!(judge(&record, &now, Trust::Nothing).is_ok(), "it is tried again in the same boot");
+        let later = Evidence { boot: record.boot.clone(), ..now.clone() };
+        assert_eq!(judge(&record, &later, Trust::PoweredOff), Err(Break::Used(now.boot)));
     }
 
     #[test]

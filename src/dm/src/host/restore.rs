@@ -82,7 +82,7 @@ impl Host {
         // Nothing of it may still be in flight, or in the page cache.
         self.boundary_locked(&lock, record)?;
         let Ends { digest, contents } = self.ends(record.x)?;
-        let seal = Seal { boot: record.boot.clone(), ends: digest, contents };
+        let seal = Seal { boot: record.boot.clone(), ends: digest, contents, used_in: None };
         self.about_to("write the record: sealed");
         self.store.write_record(&Record { seal: Some(seal), ..record.clone() })?;
         Ok(SealOutcome::Sealed)
@@ -134,13 +134,10 @@ impl Host {
         };
         match (record.phase, self.liveness(&record)?) {
             (Phase::Attached, Liveness::Intact) => return self.in_use_again(&record),
+            (Phase::Attached, Liveness::Rebooted) => {}
             (Phase::Attached, found) => {
-                // It is looked at once: should the chain end here, or an error end this, nobody may know of the next
-                // writes, and no later boot may go by it.
-                self.unsealed(record.clone())?;
-                if found != Liveness::Rebooted {
-                    return self.give_up(&lock, &record, format!("{found:?}"));
-                }
+                let record = self.unsealed(record)?;
+                return self.give_up(&lock, &record, format!("{found:?}"));
             }
             (Phase::Attaching | Phase::Detaching, _) if self.is_another_keepers(stack) => {
                 return Ok(RestoreOutcome::Left { why: "it was not finished".to_owned() });
@@ -150,11 +147,13 @@ impl Host {
                 return Ok(RestoreOutcome::Removed);
             }
         }
+        let record = self.seal_is_used(record)?;
         self.metadata_is_reachable(&lock, &record)?;
         let x = self.x_after_reboot(&record)?;
         match self.evidence(&record, x).map(|found| judge(&record, &found, trust))? {
             Ok(proof) => self.go_on(&lock, &record, x, &proof),
-            Err(broken) => self.give_up(&lock, &record, broken.to_string()),
+            // Nobody may know of the next writes.
+            Err(broken) => self.give_up(&lock, &self.unsealed(record)?, broken.to_string()),
         }
     }
 
@@ -176,6 +175,19 @@ impl Host {
     /// A seal tells of a device that nobody uses until the machine is off; from now on it is used.
     fn in_use_again(&self, record: &Record) -> Result<RestoreOutcome, HostError> {
         Ok(RestoreOutcome::InPlace(self.unsealed(record.clone())?))
+    }
+
+    /// Should an error end this attempt, another one in this boot may go by the same seal; what is
+    /// written in this boot is counted until then. In no later boot: by then nobody has counted.
+    fn seal_is_used(&self, record: Record) -> Result<Record, HostError> {
+        let Some(seal) = record.seal.clone().filter(|seal| seal.used_in.is_none()) else {
+            return Ok(record);
+        };
+        let seal = Some(Seal { used_in: Some(self.machine.boot_id()?), ..seal });
+        let used = Record { seal, ..record };
+        self.about_to("write the record: its seal is used");
+        self.store.write_record(&used)?;
+        Ok(used)
     }
 
     /// The record without its seal, on disk too.
@@ -230,8 +242,8 @@ impl Host {
     }
 
     fn evidence(&self, record: &Record, x: DevNo) -> Result<Evidence, HostError> {
-        let (writes, ends) = (self.writes(record, x)?, self.ends(x)?.digest);
-        Ok(Evidence { table: self.live_table(x)?, writes, ends })
+        let (boot, writes) = (self.machine.boot_id()?, self.writes(record, x)?);
+        Ok(Evidence { boot, table: self.live_table(x)?, writes, ends: self.ends(x)?.digest })
     }
 
     /// An X of ours is as new as this process: what it is put over tells.
