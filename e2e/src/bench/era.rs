@@ -193,10 +193,13 @@ fn instructions(programs: &Programs, image: &Image, since: u32) -> Outcome<Strin
     let all = count("cached")? - count("open")?;
     let printed = process::output(&mut programs.within("cached", image, since))?;
     let blocks = Numbers::parse(&printed).get("bytes")? / 4096.0;
+    let released = run::callgrind(&programs.list(image, since, "list"))?;
     Ok(format!(
-        "instructions, counted by callgrind: {:.1} million, {:.0} for each block of metadata of 4 KiB\n",
+        "instructions, counted by callgrind: {:.1} million, {:.0} for each block of metadata of 4 KiB; the released program, \
+         from its start to its end: {:.0} million\n",
         all / 1e6,
-        all / blocks
+        all / blocks,
+        released / 1e6
     ))
 }
 
