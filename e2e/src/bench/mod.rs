@@ -4,6 +4,7 @@
 mod era;
 mod footprint;
 mod io;
+mod ready;
 mod replicate;
 mod stall;
 
@@ -23,12 +24,13 @@ struct Bench {
     measure: fn() -> Outcome<String>,
 }
 
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 6] = [
     Bench { name: "era", measure: era::measure },
     Bench { name: "io", measure: io::measure },
     Bench { name: "stall", measure: stall::measure },
     Bench { name: "replicate", measure: replicate::measure },
     Bench { name: "footprint", measure: footprint::measure },
+    Bench { name: "ready", measure: ready::measure },
 ];
 
 /// Runs the benchmarks whose name contains `filter`, and prints a table each.

@@ -17,7 +17,7 @@ pub(super) fn run() -> Outcome {
     let twin = stage.plan("twin", 64);
     stage
         .offer(&twin.name, &as_block(&twin.manifest().replace(&twin.device(), &volume.device())))?;
-    stage.user.apply(&pod(&volume))?;
+    stage.user.apply(&block_pod(&volume))?;
     stage.user.run(&["wait", "--for=condition=Ready", "pod/data", "--timeout=90s"])?;
     stage.track("data")?;
     stage.until_attached("data")?;
@@ -30,7 +30,7 @@ pub(super) fn run() -> Outcome {
     if !linked || !second.blocks.cover(WRITTEN.0, WRITTEN.1) || second.blocks.count() > 2 {
         return Err(format!("not the two blocks that were written: {second:?}").into());
     }
-    stage.user.apply(&pod(&twin))?;
+    stage.user.apply(&block_pod(&twin))?;
     stage.track("twin")?;
     let told = stage.until_reason("eravolume/twin", "Attached", "False", "DeviceClaimed")?;
     let uid = ["get", "pv", &volume.name, "-o", "jsonpath={.metadata.uid}"];
@@ -41,14 +41,15 @@ pub(super) fn run() -> Outcome {
 }
 
 /// The manifest of a volume and its claim, as raw devices.
-pub(super) fn as_block(manifest: &str) -> String {
+pub(crate) fn as_block(manifest: &str) -> String {
     manifest
         .replace("  mountOptions: [noatime, noinit_itable]\n", "")
         .replace(", fsType: ext4", "")
         .replace("  accessModes:", "  volumeMode: Block\n  accessModes:")
 }
 
-fn pod(volume: &Volume) -> String {
+/// A pod that has the volume as the device `/dev/data`, and lets it be.
+pub(crate) fn block_pod(volume: &Volume) -> String {
     let name = &volume.claim;
     crate::cluster::Application::idle(name, &[name]).replace(
         "volumeMounts: [{name: data, mountPath: /data}]",

@@ -21,6 +21,8 @@ mod schema_cases;
 mod stage;
 mod uninstall;
 
+pub(crate) use block_mode::{as_block, block_pod};
+
 use crate::failure::Outcome;
 
 /// One test on a real cluster, named `cluster_*`.

@@ -49,6 +49,8 @@ pub(crate) struct Metrics {
     chains_started: Counter,
     chains_broken: Family<Ended, Counter>,
     snapshot_seconds: Histogram,
+    boundary_seconds: Histogram,
+    list_seconds: Histogram,
 }
 
 impl Metrics {
@@ -63,6 +65,8 @@ impl Metrics {
             chains_started: Counter::default(),
             chains_broken: Family::default(),
             snapshot_seconds: Histogram::new(BUCKETS),
+            boundary_seconds: Histogram::new(BUCKETS),
+            list_seconds: Histogram::new(BUCKETS),
         };
         let agent = registry.sub_registry_with_prefix("agent");
         agent.register(
@@ -105,6 +109,18 @@ impl Metrics {
             Unit::Seconds,
             metrics.snapshot_seconds.clone(),
         );
+        agent.register_with_unit(
+            "boundary",
+            "Making a boundary, of which writers wait for a part",
+            Unit::Seconds,
+            metrics.boundary_seconds.clone(),
+        );
+        agent.register_with_unit(
+            "list",
+            "Reading what changed from era's metadata, and making it fit",
+            Unit::Seconds,
+            metrics.list_seconds.clone(),
+        );
         metrics
     }
 
@@ -133,6 +149,16 @@ impl Metrics {
             let seconds = Duration::try_from(boundary.as_duration()).unwrap_or_default();
             self.last_boundary.get_or_create(&label(key)).set(seconds.as_secs_f64());
         }
+    }
+
+    /// A boundary was made.
+    pub(crate) fn boundary(&self, took: Duration) {
+        self.boundary_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A list was read.
+    pub(crate) fn list(&self, took: Duration) {
+        self.list_seconds.observe(took.as_secs_f64());
     }
 
     /// A chain began.
@@ -176,12 +202,16 @@ mod tests {
             Timestamp::from_second(1_800_000_000).ok(),
             Duration::from_millis(20),
         );
+        metrics.boundary(Duration::from_millis(5));
+        metrics.list(Duration::from_millis(60));
         let text = crate::metrics::encode(&registry);
         for line in [
             "eratrack_agent_metadata_used_bytes{namespace=\"apps\",volume=\"data\"} 4096",
             "eratrack_agent_chains_broken_total{reason=\"TableReloaded\"} 1",
             "eratrack_agent_last_boundary_timestamp_seconds{namespace=\"apps\",volume=\"data\"} 1800000000.0",
             "eratrack_agent_snapshot_seconds_bucket{le=\"0.03\"} 1",
+            "eratrack_agent_boundary_seconds_bucket{le=\"0.01\"} 1",
+            "eratrack_agent_list_seconds_bucket{le=\"0.1\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

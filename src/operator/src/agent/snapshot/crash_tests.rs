@@ -12,6 +12,7 @@ use super::progress::Progress;
 use super::run::{Outcome, Procedure};
 use super::step::{is_ready, is_settled};
 use crate::agent::cluster::Key;
+use crate::agent::metrics::Metrics;
 use crate::agent::operations::Operations;
 use crate::agent::stacks::{Stacks, Tracked};
 use crate::agent::testing::memory::{Kill, Memory};
@@ -32,6 +33,7 @@ pub(super) async fn advance(memory: &Memory, tracked: Option<&Tracked>, name: &s
         unknown: false,
         full_reason: Reason::NoBaseline,
         progress: &Progress::default(),
+        metrics: &Metrics::new(&mut crate::metrics::registry()),
         node: "node1",
         boundaries: Arc::new(Semaphore::new(2)),
         now,

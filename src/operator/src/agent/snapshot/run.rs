@@ -4,7 +4,7 @@
 //! So whoever kills the agent at any moment, its next start goes on here.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eratrack_api::{EraSnapshot, EraVolume, Reason};
 use eratrack_model::Era;
@@ -22,6 +22,7 @@ use super::status;
 use super::step::{self, InForce, Recorded, Scope, Step, Volume, next_step};
 use super::whole;
 use crate::agent::cluster::{Cluster, Key, Notice};
+use crate::agent::metrics::Metrics;
 use crate::agent::operations::{Operation, Operations};
 use crate::agent::slices;
 use crate::agent::stacks::{
@@ -56,6 +57,7 @@ pub(crate) struct Procedure<'a, C, S> {
     pub(crate) full_reason: Reason,
     /// What is remembered of earlier tries.
     pub(crate) progress: &'a Progress,
+    pub(crate) metrics: &'a Metrics,
     pub(crate) node: &'a str,
     /// The node's permits for boundaries.
     pub(crate) boundaries: Arc<Semaphore>,
@@ -143,8 +145,10 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         let tracked = self.tracked()?;
         // One that fails, or that nobody hears of, has made writers wait all the same.
         self.progress.boundary(Some((self.now)()));
+        let begun = Instant::now();
         let made = self.draw(snapshot, permit).await;
         let (boundary, held) = made.map_err(SnapshotError::Boundary)?;
+        self.metrics.boundary(begun.elapsed());
         self.progress.boundary(Some(boundary.time));
         roomy(boundary)?;
         let origin = self.origin(tracked, boundary).await?;
@@ -288,6 +292,7 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         if let Some(list) = self.progress.list(&uid, recorded) {
             return Ok(list);
         }
+        let begun = Instant::now();
         let read = self
             .operations
             .run(Operation::Changes, move |stacks, uid| {
@@ -295,6 +300,7 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
             })
             .await;
         let list = read.map_err(SnapshotError::Read)?;
+        self.metrics.list(begun.elapsed());
         self.progress.keep(&uid, recorded, &list);
         Ok(list)
     }

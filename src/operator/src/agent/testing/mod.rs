@@ -1,5 +1,7 @@
 //! What tests have in common: objects, and a cluster and a machine in memory.
 
+mod fleet;
+mod machines;
 pub(crate) mod memory;
 
 use std::sync::Arc;

@@ -146,6 +146,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             unknown: matches!(&self.stack, Stack::Stuck { .. } | Stack::Found(_)),
             full_reason: present.map_or(Reason::NoBaseline, |present| present.facts.full_reason),
             progress: &self.progress,
+            metrics: &self.context.metrics,
             node: &self.context.node_name,
             boundaries: self.context.boundaries.clone(),
             now: self.context.now,
