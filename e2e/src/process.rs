@@ -151,6 +151,11 @@ impl Background {
         Ok(Self { child, command: shown, _ticket: ticket })
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How it ended, if it has.
     pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>, Error> {
         self.child

@@ -6,6 +6,7 @@ mod footprint;
 mod io;
 mod ready;
 mod replicate;
+mod scale;
 mod stall;
 
 use std::time::Duration;
@@ -24,13 +25,14 @@ struct Bench {
     measure: fn() -> Outcome<String>,
 }
 
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 7] = [
     Bench { name: "era", measure: era::measure },
     Bench { name: "io", measure: io::measure },
     Bench { name: "stall", measure: stall::measure },
     Bench { name: "replicate", measure: replicate::measure },
     Bench { name: "footprint", measure: footprint::measure },
     Bench { name: "ready", measure: ready::measure },
+    Bench { name: "scale", measure: scale::measure },
 ];
 
 /// Runs the benchmarks whose name contains `filter`, and prints a table each.

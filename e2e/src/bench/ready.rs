@@ -12,9 +12,7 @@ use serde_json::Value;
 
 use super::quantile;
 use crate::{
-    cluster::{
-        Cluster, Kubectl, NAMESPACE as PRODUCT, Product, Volume, condition, ensure_group,
-    },
+    cluster::{Cluster, Kubectl, NAMESPACE as PRODUCT, Product, Volume, condition, ensure_group},
     demo::Snapshot,
     failure::Outcome,
     progress,
@@ -43,7 +41,8 @@ pub(super) fn measure() -> Outcome<String> {
     product.import(&cluster)?;
     cluster.ensure_installed(|arguments| cluster.helm().run(arguments).map(drop))?;
     let user = prepare(&cluster)?;
-    let mut text = "1 TiB, nothing changed, seconds           rounds  median  longest  goal\n".to_owned();
+    let mut text =
+        "1 TiB, nothing changed, seconds           rounds  median  longest  goal\n".to_owned();
     for granularity in GRANULARITIES {
         let what = format!("{ROUNDS} snapshots by hand at {granularity}");
         let mut rounds = progress::step(&what, || by_hand(&cluster, &user, granularity))?;
@@ -51,7 +50,9 @@ pub(super) fn measure() -> Outcome<String> {
     }
     let mut ready = progress::step(&format!("{FIRINGS} times of a schedule"), || scheduled(&user))?;
     text += &row("256Ki: scheduled time to Ready", &mut ready, GOAL_READY)?;
-    Ok(text + "clocks are read where a watch shows the object; list and boundary are the agent's figures")
+    Ok(
+        text + "clocks are read where a watch shows the object; list and boundary are the agent's figures"
+    )
 }
 
 /// A thin volume for each granularity: each has all of 1 TiB, and next to nothing is written to it.
@@ -164,11 +165,12 @@ fn scheduled(user: &Kubectl) -> Outcome<Vec<f64>> {
     user.apply(&tracking(granularity, ", snapshots: {schedule: '* * * * *'}"))?;
     let (mut last, mut seconds) = (String::new(), Vec::new());
     while seconds.len() < FIRINGS {
-        let (name, at) = user.until_any(&["erasnapshots"], "one of the schedule", DEADLINE, |it| {
-            let name = it["metadata"]["name"].as_str().unwrap_or_default();
-            let next = Snapshot::is_scheduled(it) && name > last.as_str() && is_ready(it);
-            next.then(|| (name.to_owned(), SystemTime::now())).ok_or_else(String::new)
-        })?;
+        let (name, at) =
+            user.until_any(&["erasnapshots"], "one of the schedule", DEADLINE, |it| {
+                let name = it["metadata"]["name"].as_str().unwrap_or_default();
+                let next = Snapshot::is_scheduled(it) && name > last.as_str() && is_ready(it);
+                next.then(|| (name.to_owned(), SystemTime::now())).ok_or_else(String::new)
+            })?;
         last = name;
         // The schedule's are full minutes, and none takes one.
         seconds.push(at.duration_since(UNIX_EPOCH)?.as_secs_f64() % 60.0);
@@ -238,7 +240,7 @@ mod tests {
         };
         let read = |count, sum| Histogram::read(&metrics(count, sum), "list").unwrap();
         let (before, after) = (read(2, 0.5), read(3, 0.625));
-        assert_eq!(after.one_since(before).unwrap(), 0.125);
+        assert!((after.one_since(before).unwrap() - 0.125).abs() < 1e-9);
         assert!(after.one_since(after).is_err(), "none");
         assert!(Histogram::read(&metrics(1, 0.5), "boundary").is_err(), "another figure");
     }

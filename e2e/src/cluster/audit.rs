@@ -40,7 +40,8 @@ impl Request {
 pub(crate) type Requests = BTreeMap<Request, usize>;
 
 impl Audit {
-    /// Writes the policy: who asked what, nothing of what was in it, for eratrack's accounts alone.
+    /// Writes the policy: who asked what, nothing of what was in it, for eratrack's accounts, and for the garbage collector
+    /// as far as it looks after what is eratrack's.
     pub(super) fn prepare(run: &Path, logs: &Path) -> Outcome<Self> {
         let audit = Self { policy: run.join("audit.yaml"), log: logs.join("audit.log") };
         let accounts = ["agent", "controller"].map(|it| format!("\"{}eratrack-{it}\"", prefix()));
@@ -50,6 +51,7 @@ kind: Policy
 omitStages: [RequestReceived]
 rules:
 - {{level: Metadata, users: [{}]}}
+- {{level: Metadata, users: [\"{COLLECTOR}\"], resources: [{{group: eratrack.dev}}]}}
 - {{level: None}}
 ",
             accounts.join(", ")
@@ -75,14 +77,28 @@ rules:
         Ok(usize::try_from(fs::metadata(&self.log)?.len())?)
     }
 
-    /// What was asked since.
+    /// What eratrack asked since.
     pub(crate) fn since(&self, start: usize) -> Outcome<Requests> {
+        let mut requests = self.with_collector_since(start)?;
+        requests.retain(|request, _| request.account != collector());
+        Ok(requests)
+    }
+
+    /// What eratrack asked since, and the garbage collector because of it.
+    pub(crate) fn with_collector_since(&self, start: usize) -> Outcome<Requests> {
         let text = fs::read(&self.log)?;
         let text = String::from_utf8_lossy(text.get(start..).unwrap_or_default()).into_owned();
         // The last line may be half written.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         requests(whole)
     }
+}
+
+/// The garbage collector, when each controller of Kubernetes has an account of its own.
+const COLLECTOR: &str = "system:serviceaccount:kube-system:generic-garbage-collector";
+
+fn collector() -> &'static str {
+    COLLECTOR.rsplit(':').next().unwrap_or(COLLECTOR)
 }
 
 /// Service accounts as the API server calls them.
@@ -135,7 +151,9 @@ impl Event {
             (resource, "") => resource.to_owned(),
             (resource, subresource) => format!("{resource}/{subresource}"),
         };
-        let account = self.user.username.strip_prefix(&prefix()).unwrap_or(&self.user.username);
+        let name = &self.user.username;
+        let account = if name == COLLECTOR { collector() } else { name };
+        let account = account.strip_prefix(&prefix()).unwrap_or(account);
         Request { account: account.to_owned(), verb: self.verb.clone(), resource }
     }
 }
@@ -174,5 +192,21 @@ mod tests {
             (request("get", "/version"), 1),
         ];
         assert_eq!(requests, Requests::from(expected));
+    }
+
+    #[test]
+    fn the_collector_is_counted_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let audit = Audit::prepare(directory.path(), directory.path()).unwrap();
+        let ours = event("a", "get", r#","objectRef":{"resource":"erasnapshots"}"#);
+        let theirs = ours.replace("\"a\"", "\"b\"");
+        let theirs = theirs.replace(&format!("{}eratrack-agent", prefix()), COLLECTOR);
+        fs::write(audit.log(), format!("{ours}\n{theirs}\nhalf a li")).unwrap();
+        let accounts = |requests: Requests| -> Vec<String> {
+            requests.into_keys().map(|request| request.account).collect()
+        };
+        let all = audit.with_collector_since(0).unwrap();
+        assert_eq!(accounts(all), ["eratrack-agent", "generic-garbage-collector"]);
+        assert_eq!(accounts(audit.since(0).unwrap()), ["eratrack-agent"]);
     }
 }

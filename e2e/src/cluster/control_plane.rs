@@ -29,7 +29,17 @@ pub(crate) struct ControlPlane {
     _etcd: Background,
 }
 
-const CLIENTS: &str = "http://127.0.0.1:2379";
+/// Whether the nodes are machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nodes {
+    /// They are, each with a kubelet.
+    Machines,
+    /// They are objects alone, and so are claims and volumes: whoever makes them says what has become of them.
+    Objects,
+}
+
+/// Where etcd is, in the cluster's network.
+pub(crate) const CLIENTS: &str = "http://127.0.0.1:2379";
 const PEERS: &str = "http://127.0.0.1:2380";
 
 impl ControlPlane {
@@ -39,8 +49,8 @@ impl ControlPlane {
         tools: &Tools,
         pki: &Pki,
         audit: &Audit,
-        directory: &Path,
-        logs: &Path,
+        (directory, logs): (&Path, &Path),
+        nodes: Nodes,
     ) -> Outcome<Self> {
         let mut etcd = etcd(network, directory, logs)?;
         let start = |component: &str, arguments: Vec<String>| {
@@ -51,7 +61,7 @@ impl ControlPlane {
         let mut api_server = start("kube-apiserver", api_server(pki, audit))?;
         until_ready(network, pki, &mut [("etcd", &mut etcd), ("kube-apiserver", &mut api_server)])
             .map_err(|error| format!("{error}\n{}", last_words(logs)))?;
-        let controller_manager = start("kube-controller-manager", controller_manager(pki))?;
+        let controller_manager = start("kube-controller-manager", controller_manager(pki, nodes))?;
         let scheduler = start("kube-scheduler", scheduler(pki))?;
         Ok(Self {
             _scheduler: scheduler,
@@ -123,8 +133,15 @@ fn api_server(pki: &Pki, audit: &Audit) -> Vec<String> {
     ]
 }
 
-fn controller_manager(pki: &Pki) -> Vec<String> {
+fn controller_manager(pki: &Pki, nodes: Nodes) -> Vec<String> {
+    // These would mind that nothing stands behind the objects.
+    let minding = ["node-lifecycle-controller", "persistentvolume-binder-controller"];
+    let controllers = match nodes {
+        Nodes::Machines => "*".to_owned(),
+        Nodes::Objects => format!("*,-{}", minding.join(",-")),
+    };
     vec![
+        flag("controllers", controllers),
         flag("kubeconfig", pki.file("controller-manager.kubeconfig")),
         flag("service-account-private-key-file", pki.file("service-accounts.key")),
         flag("root-ca-file", pki.file("ca.crt")),

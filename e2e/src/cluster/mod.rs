@@ -22,8 +22,10 @@ mod storage;
 mod waiting;
 
 use std::{
+    ffi::OsStr,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::Command,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -31,8 +33,9 @@ use std::{
 #[allow(unused_imports, reason = "what scenarios are written with")]
 pub(crate) use self::{
     application::{Application, Incarnation},
-    audit::{Audit, Requests},
+    audit::{Audit, Request, Requests},
     capture::Output,
+    control_plane::{CLIENTS as ETCD, Nodes},
     file_map::device_places,
     helm::Helm,
     images::hex_digest,
@@ -70,6 +73,11 @@ pub(crate) struct Control {
 impl Control {
     /// Starts etcd, the API server, the controller manager and the scheduler in a network of their own.
     pub(crate) fn start(tools: &Tools) -> Outcome<Self> {
+        Self::start_for(tools, Nodes::Machines)
+    }
+
+    /// The same, for nodes of this kind.
+    pub(crate) fn start_for(tools: &Tools, nodes: Nodes) -> Outcome<Self> {
         let network = Network::create()?;
         let run = paths::cache().join("clusters").join(network.namespace().name());
         fs::create_dir_all(&run)?;
@@ -88,7 +96,8 @@ impl Control {
         };
         let helm = Helm::new(network.namespace().clone(), tools.helm(), &kubectl.kubeconfig, &run);
         let audit = Audit::prepare(&run, &logs)?;
-        let plane = ControlPlane::start(network.namespace(), tools, &pki, &audit, &run, &logs)?;
+        let plane =
+            ControlPlane::start(network.namespace(), tools, &pki, &audit, (&run, &logs), nodes)?;
         Ok(Self { plane, network, pki, kubectl, helm, audit, run, logs, _directory: directory })
     }
 
@@ -100,6 +109,31 @@ impl Control {
     /// helm as the cluster's administrator.
     pub(crate) fn helm(&self) -> &Helm {
         &self.helm
+    }
+
+    /// What eratrack's accounts ask of the API server.
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// A program that runs in the cluster's network.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.network.namespace().command(program)
+    }
+
+    /// A kubeconfig for whoever has this token.
+    pub(crate) fn kubeconfig(&self, token: &str) -> String {
+        self.pki.kubeconfig_with_token(token)
+    }
+
+    /// A directory that ends with the cluster.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.run
+    }
+
+    /// Where the logs of the cluster's programs are.
+    pub(crate) fn logs(&self) -> &Path {
+        &self.logs
     }
 }
 

@@ -49,6 +49,11 @@ impl Pki {
         self.kubeconfig(name).map(drop)
     }
 
+    /// The text of a kubeconfig for whoever has this token.
+    pub(super) fn kubeconfig_with_token(&self, token: &str) -> String {
+        kubeconfig_of(&self.directory, "bearer", &format!("token: '{token}'"))
+    }
+
     /// A file of the directory.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)
@@ -77,11 +82,18 @@ impl Pki {
 
 fn kubeconfig(directory: &Path, user: &str) -> String {
     let pki = directory.display();
+    let credentials =
+        format!("client-certificate: '{pki}/{user}.crt', client-key: '{pki}/{user}.key'");
+    kubeconfig_of(directory, user, &credentials)
+}
+
+fn kubeconfig_of(directory: &Path, user: &str, credentials: &str) -> String {
+    let pki = directory.display();
     format!(
         "apiVersion: v1
 kind: Config
 clusters: [{{name: e2e, cluster: {{server: 'https://{CONTROL_PLANE}:443', certificate-authority: '{pki}/ca.crt'}}}}]
-users: [{{name: {user}, user: {{client-certificate: '{pki}/{user}.crt', client-key: '{pki}/{user}.key'}}}}]
+users: [{{name: {user}, user: {{{credentials}}}}}]
 contexts: [{{name: e2e, context: {{cluster: e2e, user: {user}}}}}]
 current-context: e2e
 "

@@ -76,6 +76,13 @@ pub(crate) fn kernel(filter: Option<&str>) -> Outcome<Vec<Binary>> {
     build(&workspace, &arguments.collect::<Vec<String>>())
 }
 
+/// Builds the unit tests of the program of a package.
+pub(crate) fn of_program(package: &str) -> Outcome<Binary> {
+    let arguments = ["--package", package, "--bin", package].map(str::to_owned);
+    let found = build(&Workspace::read()?, &arguments)?.into_iter().find(|it| it.test.is_none());
+    found.ok_or_else(|| format!("cargo has built no tests of {package}").into())
+}
+
 /// Builds what cargo's arguments choose; the program of that name, a benchmark or not.
 pub(crate) fn program(arguments: &[&str], name: &str) -> Outcome<PathBuf> {
     let mut command = cargo();

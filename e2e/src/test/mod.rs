@@ -64,6 +64,12 @@ pub(crate) fn bench(package: &str, name: &str) -> Outcome<PathBuf> {
     binaries::program(&["--package", package, "--bench", name], name)
 }
 
+/// Builds the unit tests of a package that is a program; the test binary.
+pub(crate) fn unit_tests(package: &str) -> Outcome<PathBuf> {
+    let binary = binaries::of_program(package)?;
+    Ok(binary.executable)
+}
+
 /// Builds a program of a package as it is released; its path. The kind is cargo's flag: `--bin` or `--bench`.
 pub(crate) fn released(package: &str, kind: &str, name: &str) -> Outcome<PathBuf> {
     binaries::program(&["--release", "--package", package, kind, name], name)

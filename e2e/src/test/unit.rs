@@ -33,8 +33,8 @@ fn run_binary(binary: &Binary, filter: Filter, report: &Report) -> Outcome {
         }
         command.arg("--exact").args(chosen);
     }
-    // The ignored tests of a kernel binary are not skipped: they are the kernel tier's.
-    let counted = |verdict: Verdict| !(binary.is_kernel() && verdict == Verdict::Skipped);
+    // What is ignored is not skipped: it is the kernel tier's, or a part of a benchmark.
+    let counted = |verdict: Verdict| verdict != Verdict::Skipped;
     follow(&mut command, report, &binary.full_name("(binary)"), counted, |test| {
         format!("unit {}", binary.full_name(test))
     });

@@ -21,6 +21,8 @@ const SIZE_BYTES: u64 = 100 << 30;
 /// How many separate ranges each list has.
 const RANGES: u64 = 20;
 const METADATA: (u64, u64) = (1 << 20, 8 << 20);
+/// Above that of any snapshot that was there before: chains go on that another process has begun.
+const FIRST_ERA: u32 = 100;
 
 /// The machine.
 #[derive(Debug, Default)]
@@ -68,7 +70,7 @@ impl Stacks for ManyVolumes {
             granularity: *granularity,
             size_bytes: SIZE_BYTES,
         };
-        self.inner().stacks.insert(volume_uid.clone(), (tracked.clone(), 1));
+        self.inner().stacks.insert(volume_uid.clone(), (tracked.clone(), FIRST_ERA));
         Ok((tracked, Insertion::Fresh))
     }
 
@@ -92,11 +94,7 @@ impl Stacks for ManyVolumes {
         Ok(Boundary { era: Era(*era), time: Timestamp::now(), used_percent: 12 })
     }
 
-    fn begin_point(
-        &self,
-        _: &str,
-        _: &WantedPoint,
-    ) -> Result<(Boundary, HeldPoint), StackError> {
+    fn begin_point(&self, _: &str, _: &WantedPoint) -> Result<(Boundary, HeldPoint), StackError> {
         Err(StackError::unforeseen("this machine holds no points in time".to_owned()))
     }
 
