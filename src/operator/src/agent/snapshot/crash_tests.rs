@@ -38,7 +38,7 @@ pub(super) async fn advance(memory: &Memory, tracked: Option<&Tracked>, name: &s
         boundaries: Arc::new(Semaphore::new(2)),
         now,
     };
-    procedure.advance(&Key { namespace: "apps".into(), name: name.into() }).await
+    procedure.advance(&Key { namespace: "apps".into(), name: name.into() }, None).await
 }
 
 pub(super) fn asked(name: &str) -> eratrack_api::EraSnapshot {

@@ -1,6 +1,7 @@
 //! What a volume's worker remembers of its snapshots between two tries. To lose it costs time, never data: what counts is
 //! what the API server has.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
@@ -16,6 +17,8 @@ pub(crate) struct Progress(Mutex<Inner>);
 struct Inner {
     last_boundary: Option<Timestamp>,
     read: Option<Read>,
+    /// Those of the watch's unsettled snapshots that were looked at, and whether they are complete by now.
+    begun: BTreeMap<String, bool>,
 }
 
 /// A list that was read and is not published yet: at most what its slices hold, 1.5 MiB.
@@ -36,6 +39,27 @@ impl Progress {
     pub(crate) fn boundary(&self, time: Option<Timestamp>) {
         let mut inner = self.lock();
         inner.last_boundary = inner.last_boundary.max(time);
+    }
+
+    /// Whether nothing was done yet for the snapshot of this uid, so that it is what the watch shows. Afterwards the watch
+    /// may lag behind what was done.
+    pub(crate) fn begin(&self, snapshot_uid: &str) -> bool {
+        self.lock().begun.insert(snapshot_uid.to_owned(), false).is_none()
+    }
+
+    /// The snapshot was completed by this process.
+    pub(crate) fn complete(&self, snapshot_uid: &str) {
+        self.lock().begun.insert(snapshot_uid.to_owned(), true);
+    }
+
+    /// Whether it was.
+    pub(crate) fn is_complete(&self, snapshot_uid: &str) -> bool {
+        self.lock().begun.get(snapshot_uid) == Some(&true)
+    }
+
+    /// The watch shows all but these as settled, or no more.
+    pub(crate) fn unsettled(&self, uids: &BTreeSet<String>) {
+        self.lock().begun.retain(|uid, _| uids.contains(uid));
     }
 
     /// The list of this snapshot at this boundary, if it was read already. Whatever was written since the boundary may
@@ -84,6 +108,20 @@ mod tests {
         assert!(progress.list("u", boundary).is_some());
         progress.settled("u");
         assert_eq!(progress.list("u", boundary), None);
+    }
+
+    #[test]
+    fn a_snapshot_is_new_once_for_as_long_as_the_watch_shows_it_so() {
+        let progress = Progress::default();
+        assert!(progress.begin("u"));
+        progress.settled("u");
+        progress.unsettled(&BTreeSet::from(["u".to_owned()]));
+        assert!(!progress.begin("u"), "the watch lags behind");
+        assert!(!progress.is_complete("u"));
+        progress.complete("u");
+        assert!(progress.is_complete("u"));
+        progress.unsettled(&BTreeSet::new());
+        assert!(progress.lock().begun.is_empty());
     }
 
     #[test]

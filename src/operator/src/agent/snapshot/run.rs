@@ -69,12 +69,13 @@ const TURN: Duration = Duration::from_secs(5);
 const NODE_BUSY: &str = "the node is making as many boundaries as it may";
 
 impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
-    /// Goes on until it is complete, has failed, or must wait.
-    pub(crate) async fn advance(&self, key: &Key) -> Outcome {
+    /// Goes on until it is complete, has failed, or must wait. `new` is a snapshot that this process has done nothing for
+    /// yet, as the watch has it.
+    pub(crate) async fn advance(&self, key: &Key, new: Option<&EraSnapshot>) -> Outcome {
         let span = tracing::info_span!("snapshot", %key);
         async {
             let mut at = None;
-            match self.try_advance(key, &mut at).await {
+            match self.try_advance(key, new, &mut at).await {
                 Ok(outcome) => outcome,
                 Err(error) => self.mend(at.as_ref(), &error).await,
             }
@@ -86,12 +87,10 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
     async fn try_advance(
         &self,
         key: &Key,
+        new: Option<&EraSnapshot>,
         at: &mut Option<EraSnapshot>,
     ) -> Result<Outcome, SnapshotError> {
-        let read = self.cluster.snapshot(key).await;
-        let Some(mut snapshot) = read.map_err(cluster("read the EraSnapshot"))? else {
-            return Ok(Outcome::Settled);
-        };
+        let Some(mut snapshot) = self.current(key, new).await? else { return Ok(Outcome::Settled) };
         let mut completed = false;
         let resumed = step::recorded(&snapshot).is_some();
         loop {
@@ -121,6 +120,19 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
                     self.publish(&snapshot, recorded, resumed).await?
                 }
             };
+        }
+    }
+
+    /// The snapshot as it is now. Of a new one without a boundary the watch says all: were it gone, or had an earlier process
+    /// made its boundary after all, the API server would refuse what is written next.
+    async fn current(
+        &self,
+        key: &Key,
+        new: Option<&EraSnapshot>,
+    ) -> Result<Option<EraSnapshot>, SnapshotError> {
+        match new.filter(|new| step::recorded(new).is_none()) {
+            Some(new) => Ok(Some(new.clone())),
+            None => self.cluster.snapshot(key).await.map_err(cluster("read the EraSnapshot")),
         }
     }
 
@@ -274,8 +286,8 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
             .and_then(|status| status.conditions.iter().find(|condition| condition.is_true()))
             .map(|condition| condition.message.clone())
             .unwrap_or_default();
+        // No event: it would be one for every snapshot, and say what the snapshot itself says.
         tracing::info!(era = recorded.era.0, message, "snapshot complete");
-        self.notice(&written, false, Reason::Complete, &message);
         Ok(written)
     }
 

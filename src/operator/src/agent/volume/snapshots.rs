@@ -45,6 +45,10 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         self.progress.boundary(latest_boundary(&all));
         let rebased = self.note_base(&all);
         let waiting = waiting(&all);
+        self.progress.unsettled(&waiting.iter().filter_map(|it| it.uid()).collect());
+        // The watch lags behind.
+        let complete = |it: &EraSnapshot| it.uid().is_some_and(|it| self.progress.is_complete(&it));
+        let waiting: Vec<_> = waiting.into_iter().filter(|it| !complete(it)).collect();
         let any = !waiting.is_empty();
         for snapshot in waiting {
             if !self.carry_on(volume, &snapshot).await {
@@ -67,11 +71,13 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     /// Whether the next one can go on after this one.
     async fn carry_on(&mut self, volume: &EraVolume, snapshot: &EraSnapshot) -> bool {
         let started = Instant::now();
-        let outcome =
-            self.attended(volume, &Key::of(snapshot)).await.unwrap_or_else(Outcome::Broken);
+        let new = self.progress.begin(snapshot.uid().as_deref().unwrap_or_default());
+        let attended = self.attended(volume, &Key::of(snapshot), new.then_some(snapshot)).await;
+        let outcome = attended.unwrap_or_else(Outcome::Broken);
         match outcome {
             Outcome::Completed(complete) => {
                 self.settled(snapshot);
+                self.progress.complete(snapshot.uid().as_deref().unwrap_or_default());
                 self.completed(&complete, started.elapsed()).await;
                 true
             }
@@ -102,11 +108,18 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
 
     /// Carries it on while the volume is looked after; an error is why the chain must end before. What is dropped then
     /// in the middle of a request is found again as if the process had been killed.
-    async fn attended(&self, volume: &EraVolume, key: &Key) -> Result<Outcome, Reason> {
+    async fn attended(
+        &self,
+        volume: &EraVolume,
+        key: &Key,
+        new: Option<&EraSnapshot>,
+    ) -> Result<Outcome, Reason> {
         let procedure = self.procedure(volume);
-        let Stack::Present(present) = &self.stack else { return Ok(procedure.advance(key).await) };
+        let Stack::Present(present) = &self.stack else {
+            return Ok(procedure.advance(key, new).await);
+        };
         tokio::select! {
-            outcome = procedure.advance(key) => Ok(outcome),
+            outcome = procedure.advance(key, new) => Ok(outcome),
             reason = watch_over(&self.operations, &*self.context.node, &present.tracked) => Err(reason),
         }
     }

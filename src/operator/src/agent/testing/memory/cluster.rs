@@ -12,11 +12,13 @@ use crate::agent::cluster::{Cluster, ClusterError, Key, Notice};
 
 impl Cluster for Memory {
     async fn volume(&self, key: &Key) -> Result<Option<EraVolume>, ClusterError> {
+        self.note("volume");
         self.reach(&key.to_string())?;
         Ok(self.inner().volume.clone())
     }
 
     async fn volumes(&self) -> Result<Vec<EraVolume>, ClusterError> {
+        self.note("volumes");
         self.reach("EraVolumes")?;
         Ok(self.inner().volume.iter().cloned().collect())
     }
@@ -25,17 +27,20 @@ impl Cluster for Memory {
         &self,
         name: &str,
     ) -> Result<Option<PersistentVolume>, ClusterError> {
+        self.note("persistent_volume");
         self.reach(name)?;
         Ok(Some(persistent_volume(&serde_json::json!({}))))
     }
 
     async fn snapshot(&self, key: &Key) -> Result<Option<EraSnapshot>, ClusterError> {
+        self.note("snapshot");
         let delay = self.inner().delay;
         tokio::time::sleep(delay).await;
         Ok(self.inner().snapshots.get(key).cloned())
     }
 
     async fn snapshots_of(&self, claim: &Key) -> Result<Vec<EraSnapshot>, ClusterError> {
+        self.note("snapshots_of");
         let inner = self.inner();
         let of_claim = inner.snapshots.values().filter(|it| it.spec.claim_name == claim.name);
         Ok(of_claim.cloned().collect())
@@ -46,6 +51,7 @@ impl Cluster for Memory {
         volume: &EraVolume,
         status: &EraVolumeStatus,
     ) -> Result<EraVolume, ClusterError> {
+        self.note("write_volume");
         let what = Key::of(volume).to_string();
         self.reach(&what)?;
         let mut inner = self.inner();
@@ -62,6 +68,7 @@ impl Cluster for Memory {
         snapshot: &EraSnapshot,
         status: &EraSnapshotStatus,
     ) -> Result<EraSnapshot, ClusterError> {
+        self.note("write_snapshot");
         let key = Key::of(snapshot);
         let what = key.to_string();
         if self.inner().held.contains(&Held::Statuses) {
@@ -79,6 +86,7 @@ impl Cluster for Memory {
     }
 
     async fn slice(&self, key: &Key) -> Result<Option<ChangedBlockSlice>, ClusterError> {
+        self.note("slice");
         if self.inner().held.contains(&Held::Reads) {
             return Err(ClusterError::Timeout { what: key.to_string(), seconds: 10 });
         }
@@ -86,6 +94,7 @@ impl Cluster for Memory {
     }
 
     async fn create_slice(&self, slice: &ChangedBlockSlice) -> Result<(), ClusterError> {
+        self.note("create_slice");
         let key = Key::of(slice);
         let what = key.to_string();
         self.effect(&what.clone(), |inner| {
@@ -105,15 +114,24 @@ impl Cluster for Memory {
     }
 
     async fn delete_slice(&self, slice: &ChangedBlockSlice) -> Result<(), ClusterError> {
+        self.note("delete_slice");
         self.effect("delete", |inner| inner.slices.remove(&Key::of(slice))).map(drop)
     }
 
     fn notice_volume(&self, _: &EraVolume, notice: &Notice) {
+        self.note("notice_volume");
         self.inner().noticed_of_volume.push(notice.reason);
     }
 
     fn notice_snapshot(&self, _: &EraSnapshot, notice: &Notice) {
+        self.note("notice_snapshot");
         self.inner().noticed.push(notice.reason);
+    }
+}
+
+impl Memory {
+    fn note(&self, request: &'static str) {
+        self.inner().requests.push(request);
     }
 }
 

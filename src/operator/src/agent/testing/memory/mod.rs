@@ -74,6 +74,8 @@ struct Inner {
     used_percent: u64,
     /// The only EraVolume.
     volume: Option<EraVolume>,
+    /// What was asked of the API server, in order.
+    requests: Vec<&'static str>,
     /// Whether the API server can be reached.
     cut_off: bool,
     /// Writes of the EraVolume's status.
@@ -169,6 +171,11 @@ impl Memory {
     /// The events on snapshots.
     pub(crate) fn noticed(&self) -> Vec<Reason> {
         self.inner().noticed.clone()
+    }
+
+    /// What was asked of the API server since this was last asked, events included.
+    pub(crate) fn requests(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.inner().requests)
     }
 
     /// How often a list was read.

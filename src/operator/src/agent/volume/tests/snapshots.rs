@@ -25,6 +25,46 @@ async fn they_keep_their_distance() {
     world.until("held up", |world| world.phase("b") == "RateLimited").await;
 }
 
+/// Each volume asks this once for each snapshot: what is added here is added a thousand times a minute in a large cluster.
+#[tokio::test(start_paused = true)]
+async fn a_delta_asks_the_api_server_for_six_things() {
+    let mut world = World::attached().await;
+    world.complete("a").await;
+    world.see_snapshot("a");
+    world.until("intact", |world| world.says("TrackingIntact") == "ChainIntact").await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    world.memory.write([1, 2, 3]);
+    world.memory.requests();
+    world.complete("b").await;
+    // The watch lags behind, and then tells of it.
+    world.news.notify_one();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.see_snapshot("b");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let expected = [
+        "snapshots_of",
+        "slice",
+        "write_snapshot",
+        "create_slice",
+        "write_snapshot",
+        "write_volume",
+    ];
+    assert_eq!(world.memory.requests(), expected);
+}
+
+/// A snapshot that is complete is not begun again because the watch still shows it as it was.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_lags_behind_costs_no_boundary() {
+    let mut world = World::attached().await;
+    world.complete("a").await;
+    for _ in 0..30 {
+        world.news.notify_one();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(world.memory.boundaries(), 1);
+    assert!(is_ready(&world.memory.get("a")));
+}
+
 /// The API server refuses an era that goes back.
 #[tokio::test(start_paused = true)]
 async fn one_that_completes_late_does_not_set_the_volumes_era_back() {
