@@ -78,7 +78,7 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Measure what tracking costs: throughput and stalls as ratios within one boot, memory, requests (about 12 minutes)
+    /// Measure what tracking costs: throughput and stalls as ratios within one boot, memory, requests (about 50 minutes)
     Bench {
         /// Only benchmarks whose name contains this
         filter: Option<String>,
