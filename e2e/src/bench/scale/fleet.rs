@@ -220,6 +220,7 @@ fn say(control: &Control, statuses: &[Value]) -> Outcome {
         "--server-side",
         "--force-conflicts",
         "--subresource=status",
+        "--validate=false",
         "--field-manager=eratrack-agent",
         "-o",
         "name",
