@@ -32,9 +32,13 @@ pub(crate) enum Origin {
 }
 
 /// The newest complete snapshot of this chain of this volume. One that is being deleted counts: its era is known.
-pub(crate) fn base_of(snapshots: &[EraSnapshot], volume_uid: &str, chain: &str) -> Option<Base> {
+pub(crate) fn base_of<'a>(
+    snapshots: impl IntoIterator<Item = &'a EraSnapshot>,
+    volume_uid: &str,
+    chain: &str,
+) -> Option<Base> {
     snapshots
-        .iter()
+        .into_iter()
         .filter(|snapshot| is_ready(snapshot))
         .filter_map(|snapshot| {
             let status = snapshot.status.as_ref()?;

@@ -32,6 +32,7 @@ pub(super) async fn advance(memory: &Memory, tracked: Option<&Tracked>, name: &s
         tracked,
         unknown: false,
         full_reason: Reason::NoBaseline,
+        known_base: None,
         progress: &Progress::default(),
         metrics: &Metrics::new(&mut crate::metrics::registry()),
         node: "node1",

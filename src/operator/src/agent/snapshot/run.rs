@@ -55,6 +55,8 @@ pub(crate) struct Procedure<'a, C, S> {
     pub(crate) unknown: bool,
     /// Why a snapshot without a base is full.
     pub(crate) full_reason: Reason,
+    /// The chain's last complete snapshot as far as this process knows; the API server is asked whether it is.
+    pub(crate) known_base: Option<Base>,
     /// What is remembered of earlier tries.
     pub(crate) progress: &'a Progress,
     pub(crate) metrics: &'a Metrics,
@@ -207,27 +209,46 @@ impl<C: Cluster, S: Stacks> Procedure<'_, C, S> {
         }
     }
 
+    /// A base that this process knows is asked for by name: to find it the API server need not look at every snapshot of the
+    /// namespace. Were there a newer one that it does not know, the list would go back further than it must.
     async fn origin(&self, tracked: &Tracked, boundary: Boundary) -> Result<Origin, SnapshotError> {
-        let claim = Key {
-            namespace: self.volume.namespace().unwrap_or_default(),
-            name: self.volume.spec.claim.name.clone(),
-        };
+        let namespace = self.volume.namespace().unwrap_or_default();
+        if let Some(known) = &self.known_base {
+            let key = Key { namespace: namespace.clone(), name: known.snapshot.name.clone() };
+            let read = self.cluster.snapshot(&key).await;
+            let there = read.map_err(cluster("read the base"))?;
+            let base = base_of(&there, self.operations.volume_uid(), &tracked.chain);
+            if let Some(base) = base.filter(|base| base == known) {
+                return self.origin_from(base, there.into_iter().collect(), boundary).await;
+            }
+        }
+        let claim = Key { namespace, name: self.volume.spec.claim.name.clone() };
         let all = self.cluster.snapshots_of(&claim).await;
         let all = all.map_err(cluster("list the claim's EraSnapshots"))?;
-        let base = base_of(&all, self.operations.volume_uid(), &tracked.chain);
-        match base {
+        match base_of(&all, self.operations.volume_uid(), &tracked.chain) {
             None => Ok(Origin::Nothing(self.full_reason)),
-            Some(base) if base.era < boundary.era => self.whole(base, all).await,
-            // Eras only grow: this metadata is not the one that the base was read from, and has not seen every write.
-            Some(base) => Err(SnapshotError::Boundary(StackError {
-                hope: Hope::Broken,
-                reason: Reason::RecordMismatch,
-                message: format!(
-                    "the boundary is at era {}, but {} of the same chain had its own at era {}",
-                    boundary.era, base.snapshot.name, base.era
-                ),
-            })),
+            Some(base) => self.origin_from(base, all, boundary).await,
         }
+    }
+
+    async fn origin_from(
+        &self,
+        base: Base,
+        all: Vec<EraSnapshot>,
+        boundary: Boundary,
+    ) -> Result<Origin, SnapshotError> {
+        if base.era < boundary.era {
+            return self.whole(base, all).await;
+        }
+        // Eras only grow: this metadata is not the one that the base was read from, and has not seen every write.
+        Err(SnapshotError::Boundary(StackError {
+            hope: Hope::Broken,
+            reason: Reason::RecordMismatch,
+            message: format!(
+                "the boundary is at era {}, but {} of the same chain had its own at era {}",
+                boundary.era, base.snapshot.name, base.era
+            ),
+        }))
     }
 
     /// The base, if its list can still be read.

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eratrack_api::{EraSnapshot, EraVolume, LastSnapshot, Reason};
+use eratrack_api::{EraSnapshot, EraVolume, LastSnapshot, ObjectRef, Reason};
+use eratrack_model::Era;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
 use super::retry;
-use super::stack::Stack;
+use super::stack::{Present, Stack};
 use super::watch_over::watch_over;
 use super::worker::Worker;
 use crate::agent::cluster::{Cluster, Key};
 use crate::agent::discover::Node;
-use crate::agent::snapshot::base::base_of;
+use crate::agent::snapshot::base::{Base, base_of};
 use crate::agent::snapshot::run::{Outcome, Procedure};
 use crate::agent::snapshot::step;
 use crate::agent::stacks::Stacks;
@@ -151,7 +152,9 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             Stack::Present(present) => Some(present),
             Stack::Absent(_) | Stack::Stuck { .. } | Stack::Found(_) | Stack::Doomed { .. } => None,
         };
+        let known = self.of_claim(volume);
         Procedure {
+            known_base: present.and_then(|present| self.known_base(present, &known)),
             cluster: &self.context.cluster,
             operations: &self.operations,
             volume,
@@ -164,6 +167,17 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             boundaries: self.context.boundaries.clone(),
             now: self.context.now,
         }
+    }
+
+    /// The watch may lag behind what this worker completed itself.
+    fn known_base(&self, present: &Present, known: &[Arc<EraSnapshot>]) -> Option<Base> {
+        let known = known.iter().map(AsRef::as_ref);
+        let seen = base_of(known, self.operations.volume_uid(), &present.tracked.chain);
+        let own = present.facts.last_snapshot.as_ref().map(|last| Base {
+            snapshot: ObjectRef { name: last.name.clone(), uid: last.uid.clone() },
+            era: Era(last.era),
+        });
+        seen.into_iter().chain(own).max_by_key(|base| base.era)
     }
 
     async fn completed(&mut self, snapshot: &EraSnapshot, took: Duration) {
@@ -188,11 +202,10 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     fn note_base(&mut self, all: &[Arc<EraSnapshot>]) -> bool {
         let uid = self.operations.volume_uid().to_owned();
         let Stack::Present(present) = &mut self.stack else { return false };
-        let all: Vec<EraSnapshot> = all.iter().map(|snapshot| (**snapshot).clone()).collect();
-        let base = base_of(&all, &uid, &present.tracked.chain);
+        let base = base_of(all.iter().map(AsRef::as_ref), &uid, &present.tracked.chain);
         let base = base
             .and_then(|base| all.iter().find(|it| it.uid().as_ref() == Some(&base.snapshot.uid)));
-        let last = base.and_then(last_snapshot);
+        let last = base.and_then(|base| last_snapshot(base));
         let newer =
             last.as_ref().map(|it| it.era) >= present.facts.last_snapshot.as_ref().map(|it| it.era);
         // The watch may lag behind what this worker completed itself; only the time it takes to catch up hides a

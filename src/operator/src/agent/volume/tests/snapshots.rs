@@ -41,15 +41,30 @@ async fn a_delta_asks_the_api_server_for_six_things() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     world.see_snapshot("b");
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let expected = [
-        "snapshots_of",
-        "slice",
-        "write_snapshot",
-        "create_slice",
-        "write_snapshot",
-        "write_volume",
-    ];
+    let expected =
+        ["snapshot", "slice", "write_snapshot", "create_slice", "write_snapshot", "write_volume"];
     assert_eq!(world.memory.requests(), expected);
+}
+
+/// The watch has not told yet that the base is gone: what the API server says counts.
+#[tokio::test(start_paused = true)]
+async fn a_base_that_is_gone_is_not_gone_on_from() {
+    let mut world = World::attached().await;
+    let first = world.complete("a").await;
+    world.see_snapshot("a");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    world.complete("b").await;
+    world.see_snapshot("b");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    world.memory.write([1, 2, 3]);
+    world.memory.delete("b");
+    let third = world.complete("c").await;
+    assert_eq!(third.since_era, first.era);
+    world.memory.delete("a");
+    world.memory.delete("c");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let fourth = world.complete("d").await;
+    assert_eq!((fourth.since_era, fourth.full_reason.as_deref()), (None, Some("NoBaseline")));
 }
 
 /// A snapshot that is complete is not begun again because the watch still shows it as it was.
