@@ -24,7 +24,7 @@ const PROCESSES: [&str; 2] = ["agent", "controller"];
 pub(super) fn measure() -> Outcome<String> {
     let product = Product::build()?;
     let cluster = Cluster::start(&setup::tools()?)?;
-    product.import(&cluster)?;
+    product.import(cluster.node())?;
     cluster.ensure_installed(|arguments| cluster.helm().run(arguments).map(drop))?;
     ensure_group(cluster.node())?;
     cluster.kubectl().run(&["create", "namespace", NAMESPACE])?;

@@ -65,6 +65,7 @@ metadata: {{name: {name}}}
 spec:
   terminationGracePeriodSeconds: 1
   automountServiceAccountToken: false
+  tolerations: [{{key: e2e/second, operator: Exists}}]
   containers:
   - name: recorder
     image: {RECORDER}

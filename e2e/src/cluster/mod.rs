@@ -26,7 +26,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -40,14 +40,14 @@ pub(crate) use self::{
     helm::Helm,
     images::hex_digest,
     kubectl::Kubectl,
-    node::{LVM_DISK, Node},
+    node::{AT_BOOT, LVM_DISK, Node, SECOND, SHARED_DISK},
     product::{NAMESPACE, Product, install_arguments, static_program},
     replica::{Blocks, Range, Replica},
     shell::serve as serve_node_shell,
     storage::{Volume, create_group, ensure_group, left_on_node},
     waiting::condition,
 };
-use self::{control_plane::ControlPlane, network::Network, pki::Pki};
+use self::{control_plane::ControlPlane, network::Network, node::Surroundings, pki::Pki};
 use crate::{
     cleanup::{self, Leftover, Ticket},
     failure::Outcome,
@@ -106,6 +106,23 @@ impl Control {
         &self.kubectl
     }
 
+    /// Boots a node and waits until it is ready.
+    fn node(&self, index: u8, kubelet: &Path) -> Outcome<Node> {
+        let node = Node::start(
+            index,
+            Surroundings {
+                network: &self.network,
+                pki: &self.pki,
+                kubelet,
+                run: &self.run,
+                images: &self.run.join("images"),
+            },
+        )?;
+        until_ready(&self.kubectl, node.name)
+            .map_err(|error| format!("{error}\n{}", node.logs(15)))?;
+        Ok(node)
+    }
+
     /// helm as the cluster's administrator.
     pub(crate) fn helm(&self) -> &Helm {
         &self.helm
@@ -137,10 +154,12 @@ impl Control {
     }
 }
 
-/// A cluster of one node. It ends when this is dropped, in the order of the fields.
+/// A cluster of one node, or two once somebody has asked for the second. It ends when this is dropped, in the order of the
+/// fields.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     node: Node,
+    second: OnceLock<Node>,
     tools: Tools,
     control: Control,
 }
@@ -154,15 +173,10 @@ impl Cluster {
             })?;
         let what = "booting node1: a kernel with dm-era, containerd, kubelet";
         let node = progress::step(what, || {
-            let images = control.run.join("images");
-            images::write_pause(&images)?;
-            let kubelet = tools.component("kubelet");
-            let (network, pki, run) = (&control.network, &control.pki, &control.run);
-            let node = Node::start(network, pki, &kubelet, run, &images)?;
-            until_ready(&control.kubectl).map_err(|error| format!("{error}\n{}", node.logs(15)))?;
-            Outcome::Ok(node)
+            images::write_pause(&control.run.join("images"))?;
+            control.node(1, &tools.component("kubelet"))
         })?;
-        Ok(Self { node, tools: tools.clone(), control })
+        Ok(Self { node, second: OnceLock::new(), tools: tools.clone(), control })
     }
 
     /// kubectl as the cluster's administrator.
@@ -185,6 +199,18 @@ impl Cluster {
         &self.node
     }
 
+    /// The second node, booted by the first that asks.
+    pub(crate) fn second(&self, product: &Product) -> Outcome<&Node> {
+        static BOOTING: Mutex<()> = Mutex::new(());
+        let _booting = BOOTING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(node) = self.second.get() {
+            return Ok(node);
+        }
+        let node = self.control.node(2, &self.tools.component("kubelet"))?;
+        product.import(&node)?;
+        Ok(self.second.get_or_init(|| node))
+    }
+
     /// Does `meanwhile` while the API server is away.
     pub(crate) fn without_api_server<T>(
         &self,
@@ -192,6 +218,11 @@ impl Cluster {
     ) -> Outcome<T> {
         let Control { plane, network, pki, audit, logs, .. } = &self.control;
         plane.without_api_server(network.namespace(), &self.tools, pki, audit, logs, meanwhile)
+    }
+
+    /// The nodes that there are.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        std::iter::once(&self.node).chain(self.second.get())
     }
 
     /// Has `install` run helm with these arguments, unless eratrack is installed; one asker at a time.
@@ -238,29 +269,21 @@ impl Cluster {
             ],
         ];
         let mut text: String = looks.iter().map(|arguments| kubectl(arguments)).collect();
-        if let Ok(devices) = self
-            .node
-            .script("dmsetup ls --tree; dmsetup table; dmsetup info -c; losetup -l; lvs -a")
-        {
-            text += &devices.report();
+        for node in self.nodes() {
+            let devices = node
+                .script("dmsetup ls --tree; dmsetup table; dmsetup info -c; losetup -l; lvs -a");
+            if let Ok(devices) = devices {
+                text += &devices.report();
+            }
+            text += &node.logs(25);
+            node.keep_logs();
         }
-        text += &self.node.logs(25);
-        self.keep_logs();
         text
-    }
-
-    /// The node's own logs beside the others, for after its end.
-    fn keep_logs(&self) {
-        for name in ["init.log", "containerd.log", "kubelet.log"] {
-            let target = paths::logs().join(format!("{}.{name}", node::NAME));
-            // A log that cannot be kept must not hide the failure that it is to explain.
-            let _ = fs::copy(self.node.share().join(name), target);
-        }
     }
 }
 
-fn until_ready(kubectl: &Kubectl) -> Outcome {
-    let node = format!("node/{}", node::NAME);
+fn until_ready(kubectl: &Kubectl, node: &str) -> Outcome {
+    let node = format!("node/{node}");
     kubectl.until_condition(&node, "Ready", "True", Duration::from_secs(120))?;
     // Made by the controller manager; a pod without it is refused.
     kubectl.until("serviceaccount/default", "to exist", Duration::from_secs(30), |_| Ok(()))
@@ -279,7 +302,7 @@ impl Shared {
     fn start() -> Outcome<Self> {
         let product = Product::build()?;
         let cluster = Cluster::start(&setup::tools()?)?;
-        product.import(&cluster)?;
+        product.import(cluster.node())?;
         Ok(Self { cluster, product })
     }
 

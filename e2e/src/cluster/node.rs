@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -25,70 +26,97 @@ use crate::{
 
 /// The name of the first node.
 pub(crate) const NAME: &str = "node1";
+/// The name of the second node, which is there once a scenario has asked for it. Only pods of volumes that are there run on it.
+pub(crate) const SECOND: &str = "node2";
 /// The disk that the volume group lies on.
 pub(crate) const LVM_DISK: &str = "/dev/ubdb";
+/// A disk that all nodes of a cluster have, as those of a storage network are.
+pub(crate) const SHARED_DISK: &str = "/dev/ubdc";
+/// What a node runs at each boot before its kubelet, if it is there.
+pub(crate) const AT_BOOT: &str = "/disk/at-boot";
 
 /// Longer than any script here takes.
 const DEADLINE: Duration = Duration::from_secs(120);
 const MEMORY_MIB: u32 = 3072;
+/// The second node has few pods.
+const SECOND_MEMORY_MIB: u32 = 1536;
 /// Sparse: what is not written takes no room.
 const DISK_BYTES: u64 = 8 << 30;
+const SHARED_DISK_BYTES: u64 = 1 << 30;
 /// The guest's memory, what the scenarios write to its disks, and room for the rest of the machine.
 const PLENTY_KIB: u64 = 12 << 20;
 
 /// A node that runs; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Node {
-    guest: Guest,
+    /// Its name in the cluster.
+    pub(crate) name: &'static str,
+    /// None while it is off.
+    guest: Mutex<Option<Guest>>,
+    config: Config,
     shell: Shell,
     _disks: Option<Ticket>,
 }
 
+/// What every node of a cluster is made with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings<'a> {
+    pub(super) network: &'a Network,
+    pub(super) pki: &'a Pki,
+    pub(super) kubelet: &'a Path,
+    /// The run's directory.
+    pub(super) run: &'a Path,
+    /// The images that a node has from the start.
+    pub(super) images: &'a Path,
+}
+
 impl Node {
-    /// Boots the node; its shell answers and its kubelet is on its way when this returns.
-    pub(super) fn start(
-        network: &Network,
-        pki: &Pki,
-        kubelet: &Path,
-        run: &Path,
-        images: &Path,
-    ) -> Outcome<Self> {
-        let place = NodeAddress { index: 1 };
-        network.plug(place)?;
-        pki.node(NAME, &place.address())?;
-        let (directory, ticket) = place_for_disks(run)?;
-        let disks = vec![disk(&directory, "files")?, disk(&directory, "lvm")?];
-        let settings = [
-            ("NODE", NAME.to_owned()),
-            ("ADDRESS", place.address()),
-            ("GATEWAY", CONTROL_PLANE.to_owned()),
-            ("PODS", place.pods()),
-            ("DNS", NAME_SERVICE.to_owned()),
-            ("PAUSE", images::PAUSE.to_owned()),
-            ("IMAGES", images.display().to_string()),
-            ("PKI", pki.file("").display().to_string().trim_end_matches('/').to_owned()),
-            ("KUBELET", kubelet.display().to_string()),
-            ("HARNESS", paths::program()?.display().to_string()),
-        ];
-        let settings: Vec<String> =
-            settings.iter().map(|(name, value)| format!("{name}='{value}'\n")).collect();
+    /// Boots the node with that number, 1 or 2; its shell answers and its kubelet is on its way when this returns.
+    pub(super) fn start(index: u8, around: Surroundings<'_>) -> Outcome<Self> {
+        let (name, memory_mib) =
+            if index == 1 { (NAME, MEMORY_MIB) } else { (SECOND, SECOND_MEMORY_MIB) };
+        let place = NodeAddress { index };
+        around.network.plug(place)?;
+        around.pki.node(name, &place.address())?;
+        let (directory, ticket) = place_for_disks(around.run)?;
+        let disks = vec![disk(&directory, name, "files")?, disk(&directory, name, "lvm")?];
         let card = format!(
             "vec0:transport=tap,ifname={},depth=64,mac={},gro=1",
             place.tap(),
             place.hardware()
         );
-        let mut guest = Guest::boot(&Config {
-            name: NAME.to_owned(),
-            memory_mib: MEMORY_MIB,
+        // Without the lock that keeps a second guest from it.
+        let shared = format!("ubd2s={}", shared_disk(around.run)?.display());
+        let config = Config {
+            name: name.to_owned(),
+            memory_mib,
             disks,
-            kernel: vec![card, "quiet".to_owned()],
-            netns: Some(network.namespace().name().to_owned()),
-            script: settings.concat() + include_str!("node.sh"),
-        })?;
+            kernel: vec![card, shared, "quiet".to_owned()],
+            netns: Some(around.network.namespace().name().to_owned()),
+            script: settings(name, place, around)? + include_str!("node.sh"),
+        };
         let address: Ipv4Addr = place.address().parse()?;
-        let shell = Shell::new(network.namespace().clone(), address, NAME);
-        until_answers(&mut guest, &shell)?;
-        Ok(Self { guest, shell, _disks: ticket })
+        let shell = Shell::new(around.network.namespace().clone(), address, name);
+        let node = Self { name, guest: Mutex::default(), config, shell, _disks: ticket };
+        node.power_on()?;
+        Ok(node)
+    }
+
+    /// Takes its power away: what its kernel had not written is lost.
+    pub(crate) fn power_off(&self) {
+        self.guest().take();
+    }
+
+    /// Boots it, with the disks that it had.
+    pub(crate) fn power_on(&self) -> Outcome {
+        let mut guest = Guest::boot(&self.config)?;
+        until_answers(&mut guest, &self.shell)?;
+        *self.guest() = Some(guest);
+        Ok(())
+    }
+
+    fn guest(&self) -> MutexGuard<'_, Option<Guest>> {
+        self.guest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a script as root on the node and expects success; its standard output.
@@ -113,26 +141,68 @@ impl Node {
 
     /// The last lines of what kernel, init, container runtime and kubelet have said.
     pub(super) fn logs(&self, lines: usize) -> String {
-        let share = self.guest.share();
-        let part = |name: &str| {
-            let text = fs::read(share.join(name)).unwrap_or_default();
+        let (name, guest) = (self.name, self.guest());
+        let Some(guest) = guest.as_ref() else { return format!("--- {name} is off\n") };
+        let share = guest.share();
+        let part = |file: &str| {
+            let text = fs::read(share.join(file)).unwrap_or_default();
             let tail = process::tail(&String::from_utf8_lossy(&text), lines);
-            format!("--- {NAME}: {name}\n{tail}\n")
+            format!("--- {name}: {file}\n{tail}\n")
         };
-        let files = ["init.log", "shell.log", "containerd.log", "kubelet.log"];
-        let kernel = format!("--- {NAME}: kernel\n{}\n", self.guest.console(lines));
-        files.map(part).concat() + &kernel
+        let kernel = format!("--- {name}: kernel\n{}\n", guest.console(lines));
+        LOGS.map(part).concat() + &kernel
     }
 
-    /// Where those logs are while the node runs.
-    pub(super) fn share(&self) -> PathBuf {
-        self.guest.share()
+    /// Copies those logs, for after its end.
+    pub(super) fn keep_logs(&self) {
+        let guest = self.guest();
+        let Some(share) = guest.as_ref().map(Guest::share) else { return };
+        for file in LOGS {
+            let target = paths::logs().join(format!("{}.{file}", self.name));
+            // A log that cannot be kept must not hide the failure that it is to explain.
+            let _ = fs::copy(share.join(file), target);
+        }
     }
 }
 
-fn disk(directory: &Path, name: &str) -> Outcome<PathBuf> {
-    let path = directory.join(format!("{NAME}-{name}.img"));
+const LOGS: [&str; 4] = ["init.log", "shell.log", "containerd.log", "kubelet.log"];
+
+/// The lines before node.sh.
+fn settings(name: &str, place: NodeAddress, around: Surroundings<'_>) -> Outcome<String> {
+    let pki = around.pki.file("").display().to_string();
+    let settings = [
+        ("NODE", name.to_owned()),
+        (
+            "TAINTS",
+            if name == NAME { "[]" } else { "[{key: e2e/second, effect: NoSchedule}]" }.to_owned(),
+        ),
+        ("ADDRESS", place.address()),
+        ("GATEWAY", CONTROL_PLANE.to_owned()),
+        ("PODS", place.pods()),
+        ("DNS", NAME_SERVICE.to_owned()),
+        ("PAUSE", images::PAUSE.to_owned()),
+        ("IMAGES", around.images.display().to_string()),
+        ("PKI", pki.trim_end_matches('/').to_owned()),
+        ("KUBELET", around.kubelet.display().to_string()),
+        ("HARNESS", paths::program()?.display().to_string()),
+    ];
+    let lines: Vec<String> =
+        settings.iter().map(|(name, value)| format!("{name}='{value}'\n")).collect();
+    Ok(lines.concat())
+}
+
+fn disk(directory: &Path, node: &str, name: &str) -> Outcome<PathBuf> {
+    let path = directory.join(format!("{node}-{name}.img"));
     File::create(&path)?.set_len(DISK_BYTES)?;
+    Ok(path)
+}
+
+/// The disk that all nodes have; made by the first.
+fn shared_disk(run: &Path) -> Outcome<PathBuf> {
+    let path = run.join("shared.img");
+    if !path.exists() {
+        File::create(&path)?.set_len(SHARED_DISK_BYTES)?;
+    }
     Ok(path)
 }
 

@@ -24,13 +24,17 @@ mount --make-rshared /
 
 # A real file system for what cannot live on an overlay: layers, volumes, metadata that is opened with O_DIRECT.
 # Private, or each mount beneath one of the three would appear under /disk as well.
-mkfs.ext4 -q -F /dev/ubda
+blkid /dev/ubda >/dev/null || mkfs.ext4 -q -F /dev/ubda
 mkdir -p /disk && mount /dev/ubda /disk && mount --make-private /disk
 for directory in containerd kubelet eratrack; do
     mkdir -p "/disk/$directory" "/var/lib/$directory"
     mount --bind "/disk/$directory" "/var/lib/$directory"
     mount --make-shared "/var/lib/$directory"
 done
+
+# As a node's own start does, which has no udev here: volumes first, then what is to be done before they are used.
+vgchange --activate y
+if [ -x /disk/at-boot ]; then /disk/at-boot; fi
 
 mkdir -p /etc/cni/net.d
 cat >/etc/cni/net.d/10-bridge.conflist <<END
@@ -62,6 +66,7 @@ cgroupDriver: cgroupfs
 cgroupsPerQOS: false
 enforceNodeAllocatable: []
 failSwapOn: false
+registerWithTaints: $TAINTS
 # Nobody answers there; without it the kubelet warns of every pod.
 clusterDNS: [$DNS]
 evictionHard: {imagefs.available: "0%", nodefs.available: "0%", nodefs.inodesFree: "0%"}

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use super::{Cluster, images, images::Image};
+use super::{Node, images, images::Image};
 use crate::{failure::Outcome, paths, process, progress};
 
 /// The namespace that eratrack is installed into.
@@ -42,10 +42,10 @@ impl Product {
         })
     }
 
-    /// Makes the images known to the cluster's node.
-    pub(crate) fn import(&self, cluster: &Cluster) -> Outcome {
-        cluster.node().import(&self.image)?;
-        cluster.node().import(&self.recorder)
+    /// Makes the images known to a node.
+    pub(crate) fn import(&self, node: &Node) -> Outcome {
+        node.import(&self.image)?;
+        node.import(&self.recorder)
     }
 }
 

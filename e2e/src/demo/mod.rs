@@ -24,7 +24,7 @@ pub(crate) fn run(keep: bool) -> Outcome {
     let tools = setup::tools()?;
     let product = Product::build()?;
     let cluster = Cluster::start(&tools)?;
-    progress::step("importing the images on the node", || product.import(&cluster))?;
+    progress::step("importing the images on the node", || product.import(cluster.node()))?;
     let mut story = Story::on_terminal();
     let told = MainJob::new(&cluster, &product).run(&mut story);
     if told.is_err() {

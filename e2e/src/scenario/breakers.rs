@@ -1,5 +1,5 @@
 //! `cluster_breakers`: what breaks a chain, each on a volume of its own and all at the same time: the next snapshot is full
-//! and says why, and the one after that goes on from it (docs/chain.md).
+//! and says why, and the one after that goes on from it (docs/chain.md). One of them keeps its chain.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ const fn on(claim: &'static str, thin: bool, content: Content) -> Breaker {
     Breaker { claim, thin, content, script: "", unused: "", reasons: &[] }
 }
 
-const BREAKERS: [Breaker; 7] = [
+const BREAKERS: [Breaker; 8] = [
     Breaker {
         script: "lvextend --size +16M $lv",
         reasons: &["Resized"],
@@ -75,6 +75,8 @@ const BREAKERS: [Breaker; 7] = [
         reasons: &["Reattached"],
         ..on("away", true, Content::Raw)
     },
+    // The kernel has it open: this keeps the chain.
+    Breaker { script: "rm $state/era-metadata", ..on("deleted", false, Content::Ext4) },
     Breaker {
         script: "rm -r $state",
         reasons: &["RecordMismatch"],
@@ -251,11 +253,12 @@ fn snapshots<'a>(
     claims.iter().map(ready).collect()
 }
 
+/// Without reasons the second snapshot goes on from the first.
 fn judge(first: &Snapshot, second: &Snapshot, third: &Snapshot, reasons: &[&str]) -> Outcome {
     let told = second.kind == "Full"
         && reasons.contains(&second.full_reason.as_str())
         && second.chain != first.chain;
-    if first.kind != "Full" || !told {
+    if first.kind != "Full" || !(told || reasons.is_empty() && goes_on(first, second)) {
         return Err(format!("not full for one of {reasons:?}: {second:?}, after {first:?}").into());
     }
     if goes_on(second, third) && third.blocks.count() > 0 {
@@ -266,4 +269,24 @@ fn judge(first: &Snapshot, second: &Snapshot, third: &Snapshot, reasons: &[&str]
 
 fn goes_on(before: &Snapshot, after: &Snapshot) -> bool {
     after.kind == "Incremental" && after.since == Some(before.era) && after.chain == before.chain
+}
+
+/// `cluster_tracking_again`: tracking that is ended and begun again is a new chain.
+pub(super) fn tracking_again() -> Outcome {
+    let stage = Stage::open("cluster-tracking-again")?;
+    let (_, application) = stage.tracked("data", 64)?;
+    stage.user.apply(&Snapshot::manifest("before", "data"))?;
+    let before = Snapshot::ready(&stage.user, "before")?;
+    stage.user.run(&["delete", "eratracking", "data"])?;
+    stage.user.run(&["wait", "--for=delete", "eravolume/data", "--timeout=100s"])?;
+    stage.track("data")?;
+    stage.user.until("eravolume/data", "to exist", SOON, |_| Ok(()))?;
+    stage.until_attached("data")?;
+    application.until_more(5)?;
+    stage.user.apply(&Snapshot::manifest("after", "data"))?;
+    let after = Snapshot::ready(&stage.user, "after")?;
+    if after.kind != "Full" || after.full_reason != "Reattached" || after.chain == before.chain {
+        return Err(format!("not full because it was attached again: {after:?}").into());
+    }
+    stage.close()
 }

@@ -19,6 +19,7 @@ mod rights;
 mod schema;
 mod schema_cases;
 mod stage;
+mod two_nodes;
 mod uninstall;
 
 pub(crate) use block_mode::{as_block, block_pod};
@@ -61,10 +62,12 @@ pub(crate) fn all() -> Vec<Vec<Vec<Scenario>>> {
             scenario("cluster_lvm_lock", lvm_lock::run),
             scenario("cluster_deltas", deltas::run),
         ],
+        vec![scenario("cluster_breakers_of_nodes", two_nodes::run)],
     ];
     // Nobody else has anything to do with the API server, or much to do with the node, meanwhile.
     let alone = vec![
         scenario("cluster_breakers", breakers::run),
+        scenario("cluster_tracking_again", breakers::tracking_again),
         scenario("cluster_keepers", keepers::run),
     ];
     // It takes eratrack away.

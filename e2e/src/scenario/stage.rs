@@ -43,6 +43,23 @@ impl Stage {
         self.shared.cluster.node()
     }
 
+    /// The second node, which the scenario shares with nobody.
+    pub(super) fn second(&self) -> Outcome<&Node> {
+        self.shared.cluster.second(&self.shared.product)
+    }
+
+    /// Waits until the node that was just powered on has told so, and eratrack's agent runs on it.
+    pub(super) fn until_booted(&self, node: &str) -> Outcome {
+        let boot = self.shared.cluster.second(&self.shared.product)?;
+        let id = boot.run("cat /proc/sys/kernel/random/boot_id")?;
+        let kubectl = self.shared.cluster.kubectl();
+        kubectl.until(&format!("node/{node}"), "the new boot, Ready", SOON, |value| {
+            let ready = condition(value, "Ready").is_some_and(|it| it["status"] == "True");
+            let booted = value["status"]["nodeInfo"]["bootID"] == id.trim();
+            (ready && booted).then_some(()).ok_or_else(String::new)
+        })
+    }
+
     /// A volume of this stage that is not made yet, for a claim.
     pub(super) fn plan(&self, claim: &str, mebibytes: u64) -> Volume {
         Volume {
@@ -142,11 +159,13 @@ impl Stage {
         self.user.run(&["delete", "eratracking", "--all"])?;
         self.user.run(&["wait", "--for=delete", "eravolume", "--all", "--timeout=60s"])?;
         let volumes = self.volumes.into_inner().unwrap_or_default();
-        let (kubectl, node) = (self.shared.cluster.kubectl(), self.shared.cluster.node());
-        for volume in &volumes {
+        let kubectl = self.shared.cluster.kubectl();
+        for (volume, node) in
+            volumes.iter().flat_map(|it| self.shared.cluster.nodes().map(move |node| (it, node)))
+        {
             let left = cluster::left_on_node(kubectl, node, volume)?;
             if !left.is_empty() {
-                return Err(format!("left behind on the node:\n{left}").into());
+                return Err(format!("left behind on {}:\n{left}", node.name).into());
             }
         }
         // The volumes stay: there is room, and waiting for every unmount takes longer than the scenario.
