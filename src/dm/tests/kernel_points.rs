@@ -76,6 +76,12 @@ fn put(device: &File, page: u64, pages: u64, byte: u8) -> io::Result<()> {
     device.write_all_at(&buffer[start..start + length], page * PAGE)
 }
 
+fn get(device: &File, page: u64) -> io::Result<()> {
+    let mut buffer = vec![0; 8192];
+    let start = buffer.as_ptr().align_offset(4096);
+    device.read_exact_at(&mut buffer[start..start + 4096], page * PAGE)
+}
+
 /// Pages here and there, one to eight in a row, until told to stop; the first and the last page of
 /// the device again and again.
 fn write_anywhere(path: &Path, seed: u64, stop: &AtomicBool, count: &AtomicU64) {
@@ -346,15 +352,18 @@ fn a_point_in_time_is_shown_under_a_name_and_takes_no_writes() {
     scene.end();
 }
 
-/// What a reader keeps open after the end is removed once it is closed; X does not wait for it.
+/// What a reader keeps open after the end is removed once it is closed; X does not wait for it, and the reader is told.
 #[test]
 #[ignore = "kernel tier"]
 fn what_a_reader_keeps_open_after_the_end_is_removed_later() {
     let scene = Scene::new(false);
     let point = scene.begin(16 * MI);
     let reader = scene.host.open_point_in_time(&point).unwrap();
+    get(&reader, 32).unwrap();
     let busy = scene.host.end_point_in_time(point).unwrap_err();
     assert!(busy.is_transient(), "{busy}");
+    let told = get(&reader, 32).unwrap_err();
+    assert_eq!(told.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{told}");
     scene.host.end_points_in_time_left(&scene.record).unwrap_err();
     let boundary = scene.host.boundary(&scene.record).unwrap();
     put(&open(&scene.volume.path), 32, 1, 0x66).unwrap();

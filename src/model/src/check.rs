@@ -115,6 +115,9 @@ pub enum Rule {
         "a point in time needs a snapshot of the era device, then an origin over it, both live"
     )]
     PointIsReady,
+    /// Whoever reads a point in time gets errors before X goes past the copies.
+    #[error("a point in time must give errors before the volume goes past its copies")]
+    PointIsCutOff,
     /// No sector of X takes another way than the others, and all go on through X-era.
     #[error(
         "a point in time must change which device of ours the table leads to, and nothing else"

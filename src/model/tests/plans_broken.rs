@@ -82,6 +82,8 @@ fn independent(first: &Step, second: &Step) -> bool {
     let unlock = |step: &Step| matches!(step, Step::UnlockVolumeGroup { .. });
     let lock = |step: &Step| matches!(step, Step::LockVolumeGroup { .. });
     let create_origin = |step: &Step| matches!(step, Step::Create { role: Role::Origin, .. });
+    let clear = |step: &Step| matches!(step, Step::ClearSlot { .. });
+    let remove_origin = |step: &Step| matches!(step, Step::Remove { role: Role::Origin });
     let activate = |step: &Step, wanted| matches!(step, Step::Activate { role } if *role == wanted);
     // The first proof of X's table may stand anywhere before the swap; whether our own devices
     // are made or removed with the lock held makes no difference to X.
@@ -91,8 +93,9 @@ fn independent(first: &Step, second: &Step) -> bool {
             || zero(a) && own_base(b)
             || create_era(a) && own_base(b)
             // What a point in time is made of is none of X's.
-            || create_origin(a) && activate(b, Role::Snapshot)
+            || (create_origin(a) || remove_origin(a)) && activate(b, Role::Snapshot)
             || activate(a, Role::Origin) && (lock(b) || verify(b))
+            || activate(a, Role::Snapshot) && (lock(b) || verify(b) || clear(b))
     };
     apart(first, second) || apart(second, first)
 }
@@ -273,6 +276,14 @@ fn a_point_in_time_is_not_begun_or_ended_by_a_plan_for_something_else() {
     let observed = machine.observe();
     let mut end = plan_end_point_in_time(&observed).unwrap();
     assert_eq!(broken_rule(&end, &observed), None);
+    let read_on = |end: &mut Plan, keep: &dyn Fn(&Step) -> bool| {
+        let steps = std::mem::take(&mut end.steps);
+        end.steps = steps.into_iter().filter(keep).collect();
+        broken_rule(end, &observed)
+    };
+    let cut_off =
+        |step: &Step| matches!(step, Step::Load { .. } | Step::Activate { role: Role::Snapshot });
+    assert_eq!(read_on(&mut end.clone(), &|step| !cut_off(step)), Some(Rule::PointIsCutOff));
     end.goal = Goal::Boundary;
     assert_eq!(broken_rule(&end, &observed), Some(Rule::GoalReached));
 }

@@ -6,7 +6,7 @@ mod common;
 use common::{Machine, STRIPED, THICK, THIN, desired, number, store, tracked, volume};
 use eratrack_model::names::{Mapping, Role, StackId};
 use eratrack_model::plan::{
-    Refusal, eligible, plan, plan_boundary, plan_end_point_in_time, plan_point_in_time,
+    Plan, Refusal, Step, eligible, plan, plan_boundary, plan_end_point_in_time, plan_point_in_time,
 };
 use eratrack_model::stack::{Beneath, Desired, Observed, Subject, Tracked, Volume};
 use eratrack_model::units::{Bytes, DevNo, Granularity, Sectors};
@@ -290,7 +290,15 @@ fn a_stack_that_is_not_as_it_was_made() {
 fn a_device_of_ours_that_others_have_open() {
     let mut machine = with_point();
     machine.lvm_reloads(THICK);
-    for (role, opens) in [(Role::Snapshot, 1), (Role::Origin, 1), (Role::Era, 3), (Role::Base, 2)] {
+    // Its reader is told first.
+    let mut read = machine.observe();
+    own(&mut read, Role::Snapshot).open_count = 1;
+    let told = |plan: Plan| matches!(plan.steps[..2], [Step::Load { .. }, Step::Activate { .. }]);
+    assert!(told(plan(&read, &Desired::Untracked).unwrap()));
+    assert!(told(plan_end_point_in_time(&read).unwrap()));
+    let error = "0 131072 error".parse().unwrap();
+    machine.snapshot.as_mut().unwrap().live = Some(error);
+    for (role, opens) in [(Role::Snapshot, 1), (Role::Origin, 1), (Role::Era, 2), (Role::Base, 2)] {
         let mut observed = machine.observe();
         own(&mut observed, role).open_count = opens;
         let refusal = plan(&observed, &Desired::Untracked).unwrap_err();

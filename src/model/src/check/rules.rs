@@ -295,7 +295,8 @@ impl<'a> State<'a> {
     fn base_has(&self, table: &PlannedTable) -> Verdict {
         let through = self.goes_through_era();
         let base = self.base.as_ref().and_then(|base| base.live.as_ref());
-        require(through && base == Some(table), Rule::TableGivenBack, || show(base))
+        require(through && base == Some(table), Rule::TableGivenBack, || show(base))?;
+        self.nobody_reads_on()
     }
 
     fn clear_slot(&mut self, x: DevNo, table: &PlannedTable) -> Verdict {
@@ -422,6 +423,9 @@ impl<'a> State<'a> {
         };
         let left = before.iter().find(|role| self.own_there(**role).is_some());
         require(left.is_none(), Rule::NotInUse, || format!("{left:?} goes first"))?;
+        if role == Role::Snapshot {
+            self.nobody_reads_on()?;
+        }
         *self.own(role) = None;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Era under an X in use, from nothing or from what a kill left of an earlier attempt.
 
 use super::situation::{self, Path};
-use super::{Goal, Plan, Refusal, Skipped, Step, eligible, shape};
+use super::{Goal, Plan, Refusal, Skipped, Step, eligible, point, shape};
 use crate::discards::DiscardPolicy;
 use crate::names::Role;
 use crate::stack::{Contents, Desired, Device, Observed, Tracked, Volume};
@@ -104,9 +104,14 @@ impl Draft<'_> {
             Role::Era => era.is_some(),
             Role::Base => base.is_some(),
         };
+        let cut_off = point::cut_off(observed);
+        let read_until_now = !cut_off.is_empty();
+        self.steps.extend(cut_off);
         for role in Role::ALL {
             if !fits(role) && observed.own(role).is_some() {
-                situation::not_busy(observed, role)?;
+                if role != Role::Snapshot || !read_until_now {
+                    situation::not_busy(observed, role)?;
+                }
                 self.steps.push(Step::Remove { role });
             }
         }

@@ -8,7 +8,7 @@ use super::situation::{self, Path, SlotState};
 use super::{Goal, Plan, PlannedTable, Refusal, Skipped, Step, eligible, shape};
 use crate::names::Role;
 use crate::stack::{CopyStore, Device, Observed, Subject, Volume};
-use crate::table::Table;
+use crate::table::{Table, Target};
 use crate::units::{SECTOR_BYTES, Sectors};
 
 /// How much is copied to the store at the first write to it, 16 KiB: a write waits for that, and the
@@ -51,6 +51,9 @@ pub(super) fn begin(observed: &Observed, store: &CopyStore) -> Result<Plan, Refu
 
 pub(super) fn end(observed: &Observed) -> Result<Plan, Refusal> {
     let mut plan = Plan { goal: Goal::EndPointInTime, steps: Vec::new(), skipped: Vec::new() };
+    // Before X goes past the copies: from then on X-snap would show what X holds by now.
+    plan.steps = cut_off(observed);
+    let cut_off = !plan.steps.is_empty();
     let passed_by = match &observed.x {
         Subject::Gone | Subject::NotDeviceMapper(_) => true,
         Subject::Mapped(_) => {
@@ -70,7 +73,9 @@ pub(super) fn end(observed: &Observed) -> Result<Plan, Refusal> {
     if passed_by {
         plan.skipped.push(Skipped::EndPointInTime);
         situation::not_busy(observed, Role::Origin)?;
-        situation::not_busy(observed, Role::Snapshot)?;
+        if !cut_off {
+            situation::not_busy(observed, Role::Snapshot)?;
+        }
     }
     for role in [Role::Origin, Role::Snapshot] {
         if observed.own(role).is_some() {
@@ -80,6 +85,23 @@ pub(super) fn end(observed: &Observed) -> Result<Plan, Refusal> {
         }
     }
     Ok(plan)
+}
+
+/// Has whoever keeps X-snap open read errors, and not what X holds by now.
+pub(super) fn cut_off(observed: &Observed) -> Vec<Step> {
+    let role = Role::Snapshot;
+    let Some(device) = observed.own(role) else { return Vec::new() };
+    let Some(live) = device.live.as_ref().filter(|live| is_snapshot(live)) else {
+        return Vec::new();
+    };
+    let load = Step::Load { role, table: shape::planned_error(live.length()) };
+    let activate = Step::Activate { role };
+    // Else a kill has left it there.
+    if device.inactive.is_none() { vec![load, activate] } else { vec![activate] }
+}
+
+fn is_snapshot(table: &Table) -> bool {
+    table.segments().iter().any(|segment| matches!(segment.target, Target::Snapshot { .. }))
 }
 
 fn make(plan: &mut Plan, observed: &Observed, role: Role, table: PlannedTable) {

@@ -2,7 +2,7 @@
 //! killed, after LVM reloaded X, after X itself is gone.
 
 use super::situation::{self, Path, SlotState};
-use super::{Goal, Plan, Refusal, Skipped, Step, shape};
+use super::{Goal, Plan, Refusal, Skipped, Step, point, shape};
 use crate::names::Role;
 use crate::stack::{Desired, Device, Observed, Subject, Volume};
 
@@ -16,6 +16,7 @@ pub(super) fn plan(observed: &Observed) -> Result<Plan, Refusal> {
             match situation::path(observed, volume)? {
                 Path::Own => pass_by(&mut plan, observed, volume)?,
                 Path::ThroughEra { era: _, base, origin: _ } => {
+                    plan.steps = point::cut_off(observed);
                     restore(&mut plan, observed, volume, base)?;
                     // Whoever has one of ours open does not keep X from its own table; the
                     // removal then fails, and is tried again.
@@ -25,9 +26,11 @@ pub(super) fn plan(observed: &Observed) -> Result<Plan, Refusal> {
             }
         }
     }
-    for role in Role::ALL {
+    let cut_off = point::cut_off(observed);
+    for role in Role::ALL.into_iter().filter(|it| *it != Role::Snapshot || cut_off.is_empty()) {
         situation::not_busy(observed, role)?;
     }
+    plan.steps.extend(cut_off);
     remove_own(&mut plan, observed);
     Ok(plan)
 }

@@ -61,6 +61,12 @@ pub(super) fn planned_snapshot(length: Sectors, store: DevNo, chunk: Sectors) ->
     Table::in_sequence([(length, Target::Snapshot { origin, store, chunk })])
 }
 
+/// Whoever reads it is told so.
+pub(super) fn planned_error(length: Sectors) -> PlannedTable {
+    let target = Target::Other { kind: "error".to_owned(), params: String::new() };
+    Table::in_sequence([(length, target)])
+}
+
 /// The same table with another device of ours in the place of that one: a thin pool stays where LVM
 /// looks for it, and no sector takes another way than the others.
 pub(super) fn rerouted(table: &Table, from: DevNo, to: Role) -> PlannedTable {

@@ -19,8 +19,12 @@ impl State<'_> {
     }
 
     pub(super) fn snapshot_may_be_loaded(&self, table: &PlannedTable) -> Verdict {
-        let Goal::PointInTime(store) = self.goal else {
-            return Err((Rule::GoalReached, "no point in time is wanted".into()));
+        let store = match self.goal {
+            Goal::PointInTime(store) => store,
+            Goal::EndPointInTime | Goal::Reach(_) => return self.is_cut_off(table),
+            Goal::Boundary => {
+                return Err((Rule::GoalReached, "no point in time is wanted".into()));
+            }
         };
         let number = DeviceRef::Number(store.number);
         let right = match table.segments() {
@@ -71,7 +75,21 @@ impl State<'_> {
         let wanted = matches!(self.goal, Goal::EndPointInTime);
         require(wanted, Rule::GoalReached, || "the point in time is wanted".into())?;
         require(self.goes_through_origin(), Rule::PointIsReady, || show(self.live.as_ref()))?;
+        self.nobody_reads_on()?;
         self.has_shape_of_live(table, Role::Origin, Role::Era)
+    }
+
+    /// An error as long as what was shown.
+    fn is_cut_off(&self, table: &PlannedTable) -> Verdict {
+        let shown = self.snapshot.as_ref().and_then(|snapshot| snapshot.live.as_ref());
+        let right = is_error(table) && shown.and_then(ends) == ends(table);
+        require(right, Rule::PointIsCutOff, || show(Some(table)))
+    }
+
+    /// What X holds by now is no point in time.
+    pub(super) fn nobody_reads_on(&self) -> Verdict {
+        let shown = self.snapshot.as_ref().and_then(|snapshot| snapshot.live.as_ref());
+        require(shown.is_none_or(is_error), Rule::PointIsCutOff, || show(shown))
     }
 
     /// X's live table with one device of ours in the place of another.
@@ -90,6 +108,10 @@ impl State<'_> {
         let era = self.era.as_ref().filter(|era| !era.suspended);
         era.and_then(|era| era.live.as_ref()).is_some_and(|era| ends(era) == ends(table))
     }
+}
+
+fn is_error(table: &PlannedTable) -> bool {
+    matches!(table.segments(), [only] if matches!(&only.target, Target::Other { kind, .. } if kind == "error"))
 }
 
 fn is_origin_over_era(origin: &Own) -> bool {
