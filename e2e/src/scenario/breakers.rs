@@ -1,5 +1,5 @@
 //! `cluster_breakers`: what breaks a chain, each on a volume of its own and all at the same time: the next snapshot is full
-//! and says why, and the one after that goes on from it (docs/chain.md). One of them keeps its chain.
+//! and says why, and the one after that goes on from it (docs/chain.md). One of them breaks none.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ const fn on(claim: &'static str, thin: bool, content: Content) -> Breaker {
     Breaker { claim, thin, content, script: "", unused: "", reasons: &[] }
 }
 
-const BREAKERS: [Breaker; 8] = [
+const BREAKERS: [Breaker; 9] = [
     Breaker {
         script: "lvextend --size +16M $lv",
         reasons: &["Resized"],
@@ -77,6 +77,12 @@ const BREAKERS: [Breaker; 8] = [
     },
     // The kernel has it open: this keeps the chain.
     Breaker { script: "rm $state/era-metadata", ..on("deleted", false, Content::Ext4) },
+    // The next boundary finds that its disk has become too small to write to.
+    Breaker {
+        script: "truncate --size 4K $state/era-metadata && losetup --set-capacity $(losetup -n -O NAME -j $state/era-metadata)",
+        reasons: &["MetadataError"],
+        ..on("failing", false, Content::Ext4)
+    },
     Breaker {
         script: "rm -r $state",
         reasons: &["RecordMismatch"],
