@@ -1,7 +1,9 @@
 //! Pure: what the controller does with an EraSnapshot. It tells which node's agent is to make it, and ends it when nobody
 //! can any more; everything between is the agent's.
 
-use eratrack_api::{ConditionType, EraSnapshot, EraVolume, Reason, condition};
+use eratrack_api::{
+    ConditionStatus, ConditionType, EraSnapshot, EraVolume, Reason, SnapshotMode, condition,
+};
 use jiff::{SignedDuration, Timestamp};
 
 use kube::ResourceExt;
@@ -40,6 +42,8 @@ pub(crate) struct Obstacles {
     pub(crate) full: Option<String>,
     /// The snapshot of the claim whose turn it is instead.
     pub(crate) turn: Option<String>,
+    /// The snapshot of the claim whose point in time is read, if this one would be another.
+    pub(crate) held: Option<String>,
 }
 
 /// Decides it. `volume` is the EraVolume of the claim's name; `node_gone` tells of a node whether it is not there;
@@ -91,9 +95,15 @@ fn assign(
         let message = format!("the node of claim {claim} is not known; see its EraVolume");
         return Decision::Say(Reason::Pending, message, deadline);
     };
-    let Obstacles { full, turn } = obstacles();
+    let Obstacles { full, turn, held } = obstacles();
     if let Some(message) = full {
         return Decision::Say(Reason::StorageBudget, message, deadline);
+    }
+    if let Some(other) = held {
+        let message = format!(
+            "EraSnapshot {other} of the claim is held for a reader; it is made once that is released"
+        );
+        return Decision::Say(Reason::PointInTimeHeld, message, deadline);
     }
     if let Some(other) = turn {
         let message =
@@ -104,16 +114,35 @@ fn assign(
 }
 
 /// The snapshot of the claim that comes before this one: one that an agent is at, then those of the schedule, then the
-/// oldest. `all` are the claim's snapshots.
+/// oldest. `all` are the claim's snapshots. One that waits for a reader of another lets those pass that need no device.
 pub(crate) fn turn<'a>(
     snapshot: &EraSnapshot,
-    all: impl IntoIterator<Item = &'a EraSnapshot>,
+    all: impl Iterator<Item = &'a EraSnapshot> + Clone,
 ) -> Option<String> {
-    let given =
-        |it: &EraSnapshot| it.status.as_ref().is_some_and(|status| status.node_name.is_some());
-    let rank = |it: &EraSnapshot| (!given(it), !is_scheduled(it), created(it), it.name_any());
-    let first = all.into_iter().filter(|it| is_pending(it)).min_by_key(|it| rank(it))?;
+    let rank = |it: &EraSnapshot| (!is_given(it), !is_scheduled(it), created(it), it.name_any());
+    let waits = |it: &EraSnapshot| held(it, all.clone()).is_some();
+    let first = all.clone().filter(|it| is_pending(it) && !waits(it)).min_by_key(|it| rank(it))?;
     (rank(first) < rank(snapshot)).then(|| first.name_any())
+}
+
+/// The snapshot whose point in time is read, if this one would be another of the same claim: a volume has one at a time.
+pub(crate) fn held<'a>(
+    snapshot: &EraSnapshot,
+    mut all: impl Iterator<Item = &'a EraSnapshot>,
+) -> Option<String> {
+    if snapshot.spec.mode != SnapshotMode::Local || is_given(snapshot) {
+        return None;
+    }
+    let read = |it: &EraSnapshot| {
+        let conditions = it.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        condition::find(conditions, ConditionType::Readable)
+            .is_some_and(|it| it.status == ConditionStatus::True)
+    };
+    all.find(|it| read(it)).map(ResourceExt::name_any)
+}
+
+fn is_given(snapshot: &EraSnapshot) -> bool {
+    snapshot.status.as_ref().is_some_and(|status| status.node_name.is_some())
 }
 
 fn deadline(snapshot: &EraSnapshot) -> Timestamp {
@@ -150,12 +179,18 @@ mod tests {
         let volume = era_volume("data", json!({}));
         let waiting = snapshot("s", "data", json!({}));
         let now = "2026-11-22T12:00:01Z".parse().expect("a time");
-        let full =
-            Obstacles { full: Some("the lists take too much".into()), turn: Some("x".into()) };
-        let behind = Obstacles { full: None, turn: Some("other".into()) };
-        for (obstacles, expected, word) in
-            [(full, Reason::StorageBudget, "too much"), (behind, Reason::RateLimited, "other")]
-        {
+        let full = Obstacles {
+            full: Some("the lists take too much".into()),
+            turn: Some("x".into()),
+            held: None,
+        };
+        let behind = Obstacles { turn: Some("other".into()), ..Obstacles::default() };
+        let held = Obstacles { held: Some("nightly".into()), ..Obstacles::default() };
+        for (obstacles, expected, word) in [
+            (full, Reason::StorageBudget, "too much"),
+            (behind, Reason::RateLimited, "other"),
+            (held, Reason::PointInTimeHeld, "nightly"),
+        ] {
             let decided = decide(&waiting, Some(&volume), || obstacles, |_| false, now);
             let Decision::Say(reason, message, until) = decided else { panic!("{expected}") };
             assert_eq!((reason, until), (expected, deadline()));
@@ -190,6 +225,26 @@ mod tests {
         assert_eq!(first(&old, &[&new, &old, &scheduled]).as_deref(), Some("scheduled"));
         assert_eq!(first(&scheduled, &[&new, &old, &scheduled]), None);
         assert_eq!(first(&scheduled, &[&given, &scheduled]).as_deref(), Some("given"));
+    }
+
+    #[test]
+    fn one_that_waits_for_a_reader_lets_those_pass_that_need_no_device() {
+        let local = |name: &str, over: Value| {
+            let mut local = snapshot(name, "data", over);
+            local.spec.mode = SnapshotMode::Local;
+            local
+        };
+        let read = json!({ "status": { "nodeName": "n1", "conditions": [
+            condition("Ready", "True", "Complete"), condition("Readable", "True", "Held")] } });
+        let read = local("read", read);
+        let waits = local("a", json!({}));
+        let plain = snapshot("b", "data", json!({}));
+        let all = [&read, &waits, &plain];
+        assert_eq!(held(&waits, all.into_iter()).as_deref(), Some("read"));
+        assert_eq!(held(&plain, all.into_iter()), None, "it needs no device");
+        assert_eq!(turn(&plain, all.into_iter()), None);
+        assert_eq!(held(&waits, [&waits, &plain].into_iter()), None);
+        assert_eq!(turn(&plain, [&waits, &plain].into_iter()).as_deref(), Some("a"));
     }
 
     fn deadline() -> Timestamp {

@@ -81,6 +81,7 @@ fn obstacles(world: &World, snapshot: &EraSnapshot) -> Obstacles {
     Obstacles {
         full: shared.full().or_else(|| Usage::of(of_claim()).volume_full()),
         turn: decide::turn(snapshot, of_claim()),
+        held: decide::held(snapshot, of_claim()),
     }
 }
 
