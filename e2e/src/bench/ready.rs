@@ -38,7 +38,7 @@ const GRANULARITIES: [&str; 2] = ["256Ki", "64Ki"];
 pub(super) fn measure() -> Outcome<String> {
     let product = Product::build()?;
     let cluster = Cluster::start(&setup::tools()?)?;
-    product.import(&cluster)?;
+    product.import(cluster.node())?;
     cluster.ensure_installed(|arguments| cluster.helm().run(arguments).map(drop))?;
     let user = prepare(&cluster)?;
     let mut text =
