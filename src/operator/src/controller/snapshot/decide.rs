@@ -117,7 +117,7 @@ fn assign(
 /// oldest. `all` are the claim's snapshots. One that waits for a reader of another lets those pass that need no device.
 pub(crate) fn turn<'a>(
     snapshot: &EraSnapshot,
-    all: impl Iterator<Item = &'a EraSnapshot> + Clone,
+    all: &(impl Iterator<Item = &'a EraSnapshot> + Clone),
 ) -> Option<String> {
     let rank = |it: &EraSnapshot| (!is_given(it), !is_scheduled(it), created(it), it.name_any());
     let waits = |it: &EraSnapshot| held(it, all.clone()).is_some();
@@ -219,7 +219,7 @@ mod tests {
             json!({ "metadata": { "creationTimestamp": at(0) }, "status": { "nodeName": "n1",
             "conditions": [condition("Failed", "True", "NodeGone")] } }),
         );
-        let first = |it: &EraSnapshot, all: &[&EraSnapshot]| turn(it, all.iter().copied());
+        let first = |it: &EraSnapshot, all: &[&EraSnapshot]| turn(it, &all.iter().copied());
         assert_eq!(first(&old, &[&new, &old, &ended]), None);
         assert_eq!(first(&new, &[&new, &old, &ended]).as_deref(), Some("old"));
         assert_eq!(first(&old, &[&new, &old, &scheduled]).as_deref(), Some("scheduled"));
@@ -242,9 +242,9 @@ mod tests {
         let all = [&read, &waits, &plain];
         assert_eq!(held(&waits, all.into_iter()).as_deref(), Some("read"));
         assert_eq!(held(&plain, all.into_iter()), None, "it needs no device");
-        assert_eq!(turn(&plain, all.into_iter()), None);
+        assert_eq!(turn(&plain, &all.into_iter()), None);
         assert_eq!(held(&waits, [&waits, &plain].into_iter()), None);
-        assert_eq!(turn(&plain, [&waits, &plain].into_iter()).as_deref(), Some("a"));
+        assert_eq!(turn(&plain, &[&waits, &plain].into_iter()).as_deref(), Some("a"));
     }
 
     fn deadline() -> Timestamp {

@@ -80,7 +80,7 @@ fn obstacles(world: &World, snapshot: &EraSnapshot) -> Obstacles {
     let shared = world.shared(snapshot.metadata.namespace.as_deref());
     Obstacles {
         full: shared.full().or_else(|| Usage::of(of_claim()).volume_full()),
-        turn: decide::turn(snapshot, of_claim()),
+        turn: decide::turn(snapshot, &of_claim()),
         held: decide::held(snapshot, of_claim()),
     }
 }
