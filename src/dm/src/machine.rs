@@ -94,6 +94,33 @@ impl Machine {
         write(&self.queue(dev).join("iostats"), "1")
     }
 
+    /// Whether it is one of device mapper's.
+    pub fn is_device_mapper(&self, dev: DevNo) -> bool {
+        self.block(dev).join("dm").exists()
+    }
+
+    /// Which of all disks of this boot it is: a number that no other gets (Documentation/ABI/stable/sysfs-block). That of
+    /// a partition is its disk's.
+    pub fn disk_sequence(&self, dev: DevNo) -> Result<u64, MachineError> {
+        let dir = self.block(dev);
+        let whole = if dir.join("partition").exists() { dir.join("..") } else { dir };
+        read_as(&whole.join("diskseq"))
+    }
+
+    /// Sectors written and discarded since it appeared, or since it was told to count them; none if it does not
+    /// (Documentation/block/stat.rst).
+    pub fn sectors_written(&self, dev: DevNo) -> Result<Option<u64>, MachineError> {
+        if read(&self.queue(dev).join("iostats"))? != "1" {
+            return Ok(None);
+        }
+        let path = self.block(dev).join("stat");
+        let text = read(&path)?;
+        let figures: Vec<u64> = text.split_whitespace().map_while(|f| f.parse().ok()).collect();
+        let counted = [6, 13].map(|field| figures.get(field).copied());
+        let total = counted.into_iter().sum::<Option<u64>>();
+        total.map(Some).ok_or_else(|| short(&path, &text))
+    }
+
     /// Discard requests completed since it appeared (Documentation/block/stat.rst); none if the
     /// device is not told to count them.
     pub fn discard_count(&self, dev: DevNo) -> Result<Option<u64>, MachineError> {
@@ -147,7 +174,7 @@ impl Machine {
     /// drivers/md/dm.c).
     pub fn writes(&self, dev: DevNo) -> Result<Option<u64>, MachineError> {
         let counts = read(&self.queue(dev).join("iostats"))? == "1";
-        let mapped = self.block(dev).join("dm").exists();
+        let mapped = self.is_device_mapper(dev);
         if !counts || mapped && !self.has_udev_tag(dev, COUNTED) {
             return Ok(None);
         }
@@ -408,6 +435,22 @@ mod tests {
         assert_eq!(machine.discard_count(dev("253:2")).unwrap(), None);
         let error = machine.discard_count(dev("253:1")).unwrap_err();
         assert!(error.path.ends_with("253:1/stat"), "{error}");
+    }
+
+    #[test]
+    fn sectors_that_were_written_or_discarded_are_one_figure() {
+        let stat = "  1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17\n";
+        let (_root, machine) = machine(&[
+            ("sys/dev/block/253:0/stat", stat),
+            ("sys/dev/block/253:0/queue/iostats", "1\n"),
+            ("sys/dev/block/253:1/stat", "1 2 3 4 5 6 7"),
+            ("sys/dev/block/253:1/queue/iostats", "1\n"),
+            ("sys/dev/block/253:2/stat", stat),
+            ("sys/dev/block/253:2/queue/iostats", "0\n"),
+        ]);
+        assert_eq!(machine.sectors_written(dev("253:0")).unwrap(), Some(7 + 14));
+        assert!(machine.sectors_written(dev("253:1")).is_err(), "a short file proves nothing");
+        assert_eq!(machine.sectors_written(dev("253:2")).unwrap(), None);
     }
 
     #[test]

@@ -16,6 +16,8 @@ use eratrack_model::units::{Bytes, Granularity, Sectors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::proof::Proof;
+
 /// The version that is written and read.
 const VERSION: u32 = 1;
 /// No stack can be called so.
@@ -46,6 +48,22 @@ pub struct Checkpoint {
     pub rounds: u64,
     /// When the last one was, in milliseconds since 1970; 0 before the first.
     pub time: u64,
+    /// By what it is seen that nobody else has written since; none where that is not looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
+    /// What the last point in time is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Label>,
+}
+
+/// What the maker of a point in time calls it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Label {
+    /// For people.
+    pub name: String,
+    /// No other has it.
+    pub uid: String,
 }
 
 /// How a target is known again.
@@ -101,6 +119,8 @@ impl Checkpoint {
             cursor,
             rounds,
             time,
+            proof: None,
+            label: None,
         }
     }
 }

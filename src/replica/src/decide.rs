@@ -42,6 +42,10 @@ pub enum Why {
     Resized,
     /// A comparison found that the target is not what was copied.
     Differed,
+    /// Somebody else has written to the target.
+    Written,
+    /// Whether somebody else has written to the target cannot be told.
+    Unproven,
 }
 
 impl fmt::Display for Why {
@@ -52,6 +56,10 @@ impl fmt::Display for Why {
             Self::ChainEnded => "the chain that the copy is of has ended",
             Self::Resized => "the source was resized, or is tracked in other blocks",
             Self::Differed => "the copy was found to differ",
+            Self::Written => "somebody else has written to the target",
+            Self::Unproven => {
+                "whether somebody else has written to the target cannot be told: the machine was restarted, or the target's device is another or has another table"
+            }
         })
     }
 }
@@ -64,11 +72,13 @@ pub(crate) struct Found {
     pub(crate) blank: bool,
     /// Its checkpoint; or why there is none that counts.
     pub(crate) checkpoint: Result<Option<Checkpoint>, String>,
+    /// Why it may not hold what its checkpoint says, if that is looked for.
+    pub(crate) doubt: Option<Why>,
 }
 
 /// Decides; refuses a target that may hold what somebody wants to keep.
 pub(crate) fn decide(record: &Record, found: Found, overwrite: bool) -> Result<Start, TargetError> {
-    let Found { id, blank, checkpoint } = found;
+    let Found { id, blank, checkpoint, doubt } = found;
     let foreign = |because: String| new(&id.path, blank, overwrite, because);
     let checkpoint = match checkpoint {
         Ok(Some(checkpoint)) => checkpoint,
@@ -87,6 +97,8 @@ pub(crate) fn decide(record: &Record, found: Found, overwrite: bool) -> Result<S
         Start::Full(Why::ChainEnded)
     } else if (checkpoint.sectors, checkpoint.granularity) != (record.sectors, record.granularity) {
         Start::Full(Why::Resized)
+    } else if let Some(why) = doubt {
+        Start::Full(why)
     } else {
         match checkpoint.state {
             State::Differs => Start::Full(Why::Differed),
@@ -131,7 +143,7 @@ mod tests {
     fn start(change: impl FnOnce(&mut Found), overwrite: bool) -> Result<Start, String> {
         let known = checkpoint();
         let mut found =
-            Found { id: known.target.clone(), blank: false, checkpoint: Ok(Some(known)) };
+            Found { id: known.target.clone(), blank: false, checkpoint: Ok(Some(known)), doubt: None };
         change(&mut found);
         decide(&record(), found, overwrite).map_err(|e| e.to_string())
     }
@@ -162,6 +174,23 @@ mod tests {
         let finer = with(|c| c.granularity = "4Ki".parse().unwrap());
         assert_eq!(start(finer, false), full(Why::Resized));
         assert_eq!(start(with(|c| c.state = State::Differs), false), full(Why::Differed));
+    }
+
+    #[test]
+    fn in_doubt_all_is_copied_again_wherever_it_was() {
+        for state in [State::Seeding, State::Copying, State::Consistent] {
+            for why in [Why::Written, Why::Unproven] {
+                let doubtful = |found: &mut Found| {
+                    with(|c| c.state = state)(found);
+                    found.doubt = Some(why);
+                };
+                assert_eq!(start(doubtful, false), Ok(Start::Full(why)));
+            }
+        }
+        let strange = |found: &mut Found| {
+            (found.checkpoint, found.doubt) = (Ok(None), Some(Why::Unproven));
+        };
+        assert!(start(strange, false).is_err(), "no doubt makes somebody else's target ours");
     }
 
     #[test]

@@ -53,6 +53,18 @@ pub enum ReplicaError {
     /// The wish to end came.
     #[error("ended as asked to; {}", standing(*.0))]
     Stopped(State),
+    /// Somebody else writes to the target.
+    #[error(
+        "somebody else has written to {} while it was copied to; the next call copies in full",
+        path.display()
+    )]
+    Written {
+        /// The target.
+        path: PathBuf,
+    },
+    /// What was read of the source does not count.
+    #[error("{0}")]
+    Source(String),
     /// Compared in full, the target is not what was copied.
     #[error(
         "{} differs from the source in {} places, {bytes} in all: something else writes to it, or its disk is at fault; the next call copies in full",

@@ -57,6 +57,19 @@ impl Target {
         Ok(Self { file, kind, id })
     }
 
+    /// A device that is open already, claimed by the caller. `name` stands for its path, and is always the same.
+    pub(crate) fn of_device(
+        machine: &Machine,
+        (name, device, file): (&Path, DevNo, File),
+        (source, needed): (DevNo, Bytes),
+    ) -> Result<Self, ReplicaError> {
+        check_device(machine, name, device, source)?;
+        let kind = Kind::Device(device);
+        let size = grown(name, &file, kind, needed)?;
+        let id = identify(machine, name, &file, kind, size)?;
+        Ok(Self { file, kind, id })
+    }
+
     /// Which one it is.
     pub fn id(&self) -> &TargetId {
         &self.id

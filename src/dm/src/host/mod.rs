@@ -26,6 +26,7 @@ mod restore;
 mod shown;
 mod stage;
 mod surroundings;
+mod target;
 mod types;
 
 use std::fmt;

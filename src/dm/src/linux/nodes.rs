@@ -49,6 +49,14 @@ impl Nodes {
         self.open(dev, FileType::BlockDevice, how.read(true).write(true).custom_flags(direct()))
     }
 
+    /// The same, claimed as a mount would claim it: EBUSY if somebody has.
+    pub(crate) fn open_direct_claimed(&self, dev: DevNo) -> io::Result<File> {
+        let exclusive = i32::try_from(OFlags::EXCL.bits()).unwrap_or_default();
+        let how = &mut File::options();
+        how.read(true).write(true).custom_flags(direct() | exclusive);
+        self.open(dev, FileType::BlockDevice, how)
+    }
+
     /// Opens a block device for ioctls.
     pub(super) fn open_for_ioctl(&self, dev: DevNo) -> io::Result<File> {
         self.open(dev, FileType::BlockDevice, File::options().read(true))
