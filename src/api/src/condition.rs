@@ -20,6 +20,8 @@ pub enum ConditionType {
     TrackingIntact,
     /// On an `EraTracking`: the latest scheduled time has its snapshots.
     SnapshotCurrent,
+    /// On an `EraVolume` and an `EraTracking` with a replica: it follows.
+    ReplicaCurrent,
     /// On an `EraSnapshot` in mode Local: its device shows the volume as it was. Once false, it stays so, and the reason
     /// says whether what was read until then counts.
     Readable,
@@ -29,11 +31,12 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Ready,
         Self::Attached,
         Self::TrackingIntact,
         Self::SnapshotCurrent,
+        Self::ReplicaCurrent,
         Self::Readable,
         Self::Failed,
     ];
@@ -45,6 +48,7 @@ impl ConditionType {
             Self::Attached => "Attached",
             Self::TrackingIntact => "TrackingIntact",
             Self::SnapshotCurrent => "SnapshotCurrent",
+            Self::ReplicaCurrent => "ReplicaCurrent",
             Self::Readable => "Readable",
             Self::Failed => "Failed",
         }

@@ -46,6 +46,27 @@ pub struct EraTrackingSpec {
     /// When snapshots are made. Without it, only those made by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<Snapshots>,
+    /// A copy that follows the claim: another claim of the namespace, whose volume is made equal to each snapshot. Exactly
+    /// one claim must be selected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<Replica>,
+}
+
+/// What the selected claim is copied into.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replica {
+    /// A claim of volumeMode Block on the same node, that no pod uses. Its annotation `eratrack.dev/replica-of` must name the
+    /// selected claim, and what is in it is overwritten.
+    #[schemars(schema_with = "schema::object_name")]
+    pub claim_name: String,
+    /// Not more than so many bytes are copied a second; as fast as the disks are, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 65536, max = 1_099_511_627_776_i64))]
+    pub max_bytes_per_second: Option<u64>,
+    /// Compares everything after each copy, before the replica is said to equal a snapshot.
+    #[serde(default)]
+    pub verify: bool,
 }
 
 /// Which claims are tracked: by name or by label.
@@ -195,7 +216,7 @@ pub struct EraTrackingStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub snapshot_now: Option<String>,
-    /// Ready, TrackingIntact and SnapshotCurrent.
+    /// Ready, TrackingIntact, SnapshotCurrent, and with a replica ReplicaCurrent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -52,6 +52,25 @@ pub struct EraVolumeSpec {
     pub node_name: Option<String>,
     /// The wished size of a block.
     pub granularity: Granularity,
+    /// What the volume is copied into, once the controller has found nothing against it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<ReplicaTarget>,
+}
+
+/// Another claim's volume, which has asked to be a replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaTarget {
+    /// The claim.
+    pub claim: ObjectRef,
+    /// The PersistentVolume that it is bound to.
+    pub volume: ObjectRef,
+    /// Not more than so many bytes are copied a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes_per_second: Option<u64>,
+    /// Everything is compared after each copy.
+    #[serde(default)]
+    pub verify: bool,
 }
 
 /// How a volume's tracking is. Written by the agent of `spec.nodeName`; the condition Ready by the controller.
@@ -83,7 +102,10 @@ pub struct EraVolumeStatus {
     /// The last complete snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_snapshot: Option<LastSnapshot>,
-    /// Attached and TrackingIntact, by the agent; Ready, by the controller.
+    /// How far its replica is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<ReplicaStatus>,
+    /// Attached, TrackingIntact and, with a replica, ReplicaCurrent, by the agent; Ready, by the controller.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -159,4 +181,71 @@ pub struct LastSnapshot {
     /// How much it says has changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_bytes: Option<u64>,
+}
+
+/// How far a replica is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaStatus {
+    /// The claim that is copied into.
+    #[schemars(length(min = 1, max = 253))]
+    pub claim_name: String,
+    /// What is done.
+    pub phase: ReplicaPhase,
+    /// The snapshot that the replica equals, byte for byte over the size of the source; absent while it equals none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub equals: Option<ReplicaPoint>,
+    /// Whatever was written in this era or later is still to be fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::era")]
+    pub since_era: Option<u32>,
+    /// How much of what is being copied, or was copied last, is copied. While it goes on it is said now and then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied_bytes: Option<u64>,
+    /// How much there is, or was, to copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    /// How long the last copy took that came to its end, with its comparison.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_milliseconds: Option<u64>,
+    /// When everything was last compared, and found equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_time: Option<Time>,
+    /// Why everything was, or is being, copied the last time that it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub full_reason: Option<String>,
+}
+
+/// What is done for a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum ReplicaPhase {
+    /// Nothing can be copied now: the condition ReplicaCurrent says why.
+    Waiting,
+    /// Everything is copied.
+    Seeding,
+    /// Everything was copied, and what changed meanwhile is fetched with the next snapshot.
+    Seeded,
+    /// What changed is copied: the replica is a mix of two points in time.
+    Copying,
+    /// Each snapshot is copied when it is made.
+    Following,
+}
+
+/// A point in time that a replica equals.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaPoint {
+    /// The EraSnapshot's name; it may be gone.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The EraSnapshot's uid.
+    #[schemars(length(min = 36, max = 36))]
+    pub uid: String,
+    /// The first era after its boundary.
+    #[schemars(schema_with = "schema::era")]
+    pub era: u32,
+    /// When its boundary was.
+    pub time: Time,
 }

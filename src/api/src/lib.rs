@@ -30,10 +30,12 @@ pub use era_snapshot::{
     SnapshotMode, SnapshotType,
 };
 pub use era_tracking::{
-    Claims, ConcurrencyPolicy, EraTracking, EraTrackingSpec, EraTrackingStatus, Keep, Snapshots,
+    Claims, ConcurrencyPolicy, EraTracking, EraTrackingSpec, EraTrackingStatus, Keep, Replica,
+    Snapshots,
 };
 pub use era_volume::{
     Chain, Device, EraVolume, EraVolumeSpec, EraVolumeStatus, LastSnapshot, MetadataUse,
+    ReplicaPhase, ReplicaPoint, ReplicaStatus, ReplicaTarget,
 };
 pub use granularity::Granularity;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

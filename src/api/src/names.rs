@@ -17,6 +17,11 @@ pub const FINALIZER_DETACH: &str = "eratrack.dev/detach";
 pub const LABEL_TRACKING: &str = "eratrack.dev/tracking";
 /// On an `EraSnapshot` in mode Local, with any value: its reader has finished, and its device may go.
 pub const ANNOTATION_RELEASE: &str = "eratrack.dev/release";
+/// On a claim: the name of the claim, of the same namespace, that it asks to be a replica of. What is in it may go.
+pub const ANNOTATION_REPLICA_OF: &str = "eratrack.dev/replica-of";
+/// On an `EraSnapshot` in mode Local, with any value: it is held for the agent, which copies it into the claim's replica, and
+/// its device goes when that is done.
+pub const ANNOTATION_REPLICATE: &str = "eratrack.dev/replicate";
 /// On everything the controller or an agent makes.
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`LABEL_MANAGED_BY`].
@@ -101,6 +106,13 @@ pub fn scheduled_snapshot_name(claim: &str, utc_minute: &str) -> String {
 pub fn asked_snapshot_name(claim: &str, tracking_uid: &str, value: &str) -> String {
     let digest = hex(&Sha256::digest(format!("{tracking_uid}\n{value}").as_bytes()));
     with_suffix(claim, &format!("now-{}", &digest[..NOW_DIGITS]), NOW_SUFFIX)
+}
+
+/// The name of the snapshot that brings a replica, once all was copied, to a point in time. The full copy began in an era
+/// of a chain; each has one, whoever leads.
+pub fn seeded_snapshot_name(claim: &str, chain: &str, era: u32) -> String {
+    let digest = hex(&Sha256::digest(format!("{chain}\n{era}").as_bytes()));
+    with_suffix(claim, &format!("rep-{}", &digest[..NOW_DIGITS]), NOW_SUFFIX)
 }
 
 /// A claim's name, `-` and a suffix, which take so many characters together; a name too long for that is cut.

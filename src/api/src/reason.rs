@@ -32,7 +32,9 @@ impl Subject {
 /// A condition of a kind, where a reason can stand.
 pub type Place = (Subject, ConditionType);
 
-use ConditionType::{Attached, Failed, Readable, Ready, SnapshotCurrent, TrackingIntact};
+use ConditionType::{
+    Attached, Failed, Readable, Ready, ReplicaCurrent, SnapshotCurrent, TrackingIntact,
+};
 use Subject::{EraSnapshot, EraTracking, EraVolume};
 
 /// What keeps era out of the data path is also why the chain is not intact and the volume not ready.
@@ -47,6 +49,13 @@ const FAILURE: &[Place] = &[(EraSnapshot, Failed), (EraSnapshot, Ready)];
 /// A point in time that is lost before its list is complete has failed; later on only its device is of no use.
 const LOST: &[Place] = &[(EraSnapshot, Readable), (EraSnapshot, Failed), (EraSnapshot, Ready)];
 const READABLE: &[Place] = &[(EraSnapshot, Readable)];
+
+/// What the agent says of a replica, the controller repeats.
+const REPLICA: &[Place] =
+    &[(EraVolume, ReplicaCurrent), (EraTracking, ReplicaCurrent), (EraTracking, Ready)];
+/// What nobody need ask the node about.
+const REPLICA_REFUSED: &[Place] = &[(EraTracking, ReplicaCurrent), (EraTracking, Ready)];
+const REPLICA_WELL: &[Place] = &[(EraVolume, ReplicaCurrent), (EraTracking, ReplicaCurrent)];
 
 macro_rules! reasons {
     ($($name:ident: $places:expr, $means:literal, $remedy:literal;)*) => {
@@ -310,6 +319,56 @@ reasons! {
     PointInTimeLost: LOST,
         "The point in time ended before its reader had: the device's table was reloaded, tracking ended, or the agent was restarted. What was read from it does not count.",
         "Create another one.";
+
+    // Does the replica follow?
+    ReplicaFollowing: REPLICA_WELL,
+        "The replica was made equal to a snapshot; the next one is copied when it is made.",
+        "Nothing.";
+    ReplicaSeeding: REPLICA_WELL,
+        "Everything is being copied, or the first snapshot after that is being waited for. The replica equals no snapshot yet.",
+        "Nothing: status.replica says how far it is. With spec.replica.maxBytesPerSecond it takes as long as that says.";
+    ReplicaWaiting: REPLICA_WELL,
+        "The volume is not tracked just now, or the agent has not looked at the replica yet.",
+        "Nothing; if it lasts, see the condition Attached of the EraVolume.";
+    ReplicaNeedsOneClaim: REPLICA_REFUSED,
+        "spec.replica is given, and spec.claims selects no claim or more than one. Nothing is copied.",
+        "Have one EraTracking for each claim that is to have a replica.";
+    ReplicaClaimNotFound: REPLICA_REFUSED,
+        "The claim in spec.replica does not exist in the namespace. Nothing is copied.",
+        "Create the claim, or correct spec.replica.claimName.";
+    ReplicaClaimNotBound: REPLICA_REFUSED,
+        "The claim in spec.replica is not bound to a PersistentVolume. Nothing is copied.",
+        "Have it bound without a pod: a storage class with volumeBindingMode Immediate, or spec.volumeName.";
+    ReplicaIsSource: REPLICA,
+        "The replica is the claim itself, or its device is the one that is tracked, lies on it or beneath it. Nothing is copied.",
+        "Name a claim on another disk in spec.replica.claimName.";
+    ReplicaNotAskedFor: REPLICA_REFUSED,
+        "The claim in spec.replica does not ask to be overwritten. Nothing is copied.",
+        "Set its annotation eratrack.dev/replica-of to the name of the claim that is to be copied into it.";
+    ReplicaNotBlock: REPLICA_REFUSED,
+        "The claim in spec.replica has volumeMode Filesystem. Nothing is copied.",
+        "Use a claim with volumeMode Block: what is copied into it holds the filesystem already.";
+    ReplicaElsewhere: REPLICA_REFUSED,
+        "The volume of the claim in spec.replica is not on the node of the claim that is to be copied, or on no single node. Nothing is copied.",
+        "Use a claim whose volume is on the same node.";
+    ReplicaDeviceNotFound: REPLICA,
+        "The device of the replica's PersistentVolume is not on the node, or is not found there: only those of the kind `local` are looked for.",
+        "Use a PersistentVolume with spec.local.path that leads to a block device; check that it is there.";
+    ReplicaInUse: REPLICA,
+        "A pod has the replica, or it is mounted, mapped or open on its node. Nothing is copied while it is.",
+        "Delete the pods that use the claim; unmount it.";
+    ReplicaTooSmall: REPLICA,
+        "The replica is smaller than the volume. Nothing is copied.",
+        "Use a larger claim, or have it expanded.";
+    ReplicaNotBlank: REPLICA,
+        "The replica holds something, and this node does not know it as a replica of this volume. It is left as it is.",
+        "Use a blank volume; or clear the first and the last MiB of this one, if what is in it may go.";
+    ReplicaFailed: REPLICA,
+        "A step failed: a device could not be read or written, or the point in time was lost. The replica equals no snapshot until the next one is copied.",
+        "The message says which. It is tried again with the next snapshot; check the disks if it stays.";
+    ReplicaDiffers: REPLICA,
+        "Compared in full, the replica was not what had been copied, or somebody else has written to it. Everything is copied again.",
+        "See that nobody else writes to the claim, and check its disk.";
 
     // Why will a snapshot never be ready?
     DeadlineExceeded: FAILURE,

@@ -7,7 +7,7 @@ use crate::names::EVENTS;
 use crate::reason::{Place, Reason, Subject};
 
 /// Sections of the page: the conditions, who writes them, and what they answer.
-const SECTIONS: [(Place, &str, &str); 9] = [
+const SECTIONS: [(Place, &str, &str); 11] = [
     (
         (Subject::EraVolume, ConditionType::Attached),
         "agent, or controller while no node is known",
@@ -24,6 +24,11 @@ const SECTIONS: [(Place, &str, &str); 9] = [
         "Both together, and whether the node's agent is ready.",
     ),
     (
+        (Subject::EraVolume, ConditionType::ReplicaCurrent),
+        "agent",
+        "Does its replica follow? `status.replica` says which snapshot it equals.",
+    ),
+    (
         (Subject::EraTracking, ConditionType::Ready),
         "controller",
         "Is everything that it names tracked, and are the snapshots on time?",
@@ -37,6 +42,11 @@ const SECTIONS: [(Place, &str, &str); 9] = [
         (Subject::EraTracking, ConditionType::SnapshotCurrent),
         "controller",
         "Has the latest scheduled time its snapshots?",
+    ),
+    (
+        (Subject::EraTracking, ConditionType::ReplicaCurrent),
+        "controller",
+        "Does the replica follow? What the volume's condition says, or why nothing is copied at all.",
     ),
     (
         (Subject::EraSnapshot, ConditionType::Ready),

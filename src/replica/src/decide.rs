@@ -142,8 +142,12 @@ mod tests {
 
     fn start(change: impl FnOnce(&mut Found), overwrite: bool) -> Result<Start, String> {
         let known = checkpoint();
-        let mut found =
-            Found { id: known.target.clone(), blank: false, checkpoint: Ok(Some(known)), doubt: None };
+        let mut found = Found {
+            id: known.target.clone(),
+            blank: false,
+            checkpoint: Ok(Some(known)),
+            doubt: None,
+        };
         change(&mut found);
         decide(&record(), found, overwrite).map_err(|e| e.to_string())
     }

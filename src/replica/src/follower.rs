@@ -166,11 +166,12 @@ impl Follower {
         &self.target
     }
 
-    /// What the target equals, if it equals anything: the era of a point in time, and what its maker calls it.
-    pub fn equals(&self) -> Option<(Era, Option<&Label>)> {
-        let Start::Changed { since } = self.start else { return None };
-        let known = self.ledger.checkpoint()?;
-        (known.state == State::Consistent).then_some((since, known.label.as_ref()))
+    /// What the target equals, if it equals anything: when that was, in milliseconds since 1970, and what its maker calls
+    /// it.
+    pub fn equals(&self) -> Option<(u64, &Label)> {
+        let Start::Changed { .. } = self.start else { return None };
+        let known = self.ledger.checkpoint().filter(|it| it.state == State::Consistent)?;
+        Some((known.time, known.label.as_ref()?))
     }
 
     /// From now on the target is ours, and what is in it counts for nothing: a full copy begins, of which all

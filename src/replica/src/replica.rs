@@ -100,8 +100,7 @@ impl<'a> Replica<'a> {
     ) -> Result<Self, ReplicaError> {
         host.could_have_point_in_time(&record, options.copies)?;
         let target = Target::open(machine, path, (record.x, size_of(&record)))?;
-        let follower =
-            Follower::new(state_dir, record.clone(), target, None, options.overwrite)?;
+        let follower = Follower::new(state_dir, record.clone(), target, None, options.overwrite)?;
         Ok(Self { host, record, follower, options, stop })
     }
 

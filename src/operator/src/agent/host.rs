@@ -1,6 +1,7 @@
 //! [`Stacks`] over `eratrack_dm::Host`: its records are kept by volume, its errors become reasons.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,10 +20,12 @@ use eratrack_model::units::{Bytes, SECTOR_BYTES, Sectors};
 use eratrack_model::{Era, units};
 use k8s_openapi::jiff::Timestamp;
 
+use super::host_replica;
 use super::rollbacks::Rollbacks;
 use super::stacks::{
-    Boundary, Changes, Found, FoundState, Health, HeldPoint, Hope, Insertion, Liveness, PointState,
-    StackError, Stacks, Tracked, Wanted, WantedPoint,
+    Attendant, Boundary, Changes, Found, FoundState, Health, HeldPoint, Hope, Insertion, Liveness,
+    PointState, ReplicaDone, ReplicaTask, ReplicaTrouble, StackError, Stacks, Tracked, Wanted,
+    WantedPoint, WantedReplica,
 };
 use super::volume::trouble;
 use crate::cli::AgentArgs;
@@ -41,6 +44,8 @@ pub(crate) struct HostStacks {
     points: Mutex<HashMap<String, (HeldPoint, Arc<PointInTime>)>>,
     /// How large the room for the copies of one is, if the administrator says so.
     copies: Option<Bytes>,
+    /// Where what is known of replicas is kept.
+    state_dir: PathBuf,
 }
 
 impl HostStacks {
@@ -63,7 +68,8 @@ impl HostStacks {
         });
         let (records, points) = (Mutex::default(), Mutex::default());
         let rollbacks = Rollbacks::default();
-        Ok(Self { host, records, rollbacks, points, copies: args.copies_per_volume })
+        let (copies, state_dir) = (args.copies_per_volume, args.metadata_dir.clone());
+        Ok(Self { host, records, rollbacks, points, copies, state_dir })
     }
 
     fn points(&self) -> MutexGuard<'_, HashMap<String, (HeldPoint, Arc<PointInTime>)>> {
@@ -101,6 +107,14 @@ impl HostStacks {
                 Err(error)
             }
         }
+    }
+
+    /// The device of the point in time that is held for that snapshot.
+    fn open_point(&self, volume_uid: &str, snapshot_uid: &str) -> Result<File, ReplicaTrouble> {
+        let points = self.points();
+        let held = points.get(volume_uid).filter(|(held, _)| held.snapshot_uid == snapshot_uid);
+        let Some((_, point)) = held else { return Err(host_replica::not_held()) };
+        self.host.open_point_in_time(point).map_err(|error| host_replica::host(&error))
     }
 
     fn records(&self) -> MutexGuard<'_, HashMap<String, Record>> {
@@ -262,6 +276,23 @@ impl Stacks for HostStacks {
         let record = self.record(volume_uid)?;
         let changes = self.host.changes(&record, since).map_err(|error| stack_error(&error))?;
         Ok(Changes { marked_blocks: changes.marked, runs: changes.runs })
+    }
+
+    fn replicate(
+        &self,
+        volume_uid: &str,
+        wanted: &WantedReplica,
+        task: ReplicaTask,
+        attendant: &mut dyn Attendant,
+    ) -> Result<ReplicaDone, ReplicaTrouble> {
+        let record = self.record(volume_uid).map_err(|error| host_replica::stack(&error))?;
+        // Opened while nobody can end it: whoever ends it then leaves what is open until it is closed.
+        let point = match &task {
+            ReplicaTask::Copy(point) => Some(self.open_point(volume_uid, &point.uid)?),
+            ReplicaTask::Look | ReplicaTask::Seed(_) => None,
+        };
+        let work = host_replica::Work { host: &self.host, state_dir: &self.state_dir, record };
+        work.run(wanted, task, point.as_ref(), attendant)
     }
 
     fn detach(&self, volume_uid: &str) -> Result<(), StackError> {

@@ -14,6 +14,7 @@ mod contact;
 mod discover;
 mod dispatch;
 mod host;
+mod host_replica;
 mod kube_cluster;
 mod lane;
 mod metrics;
@@ -52,6 +53,9 @@ use metrics::Metrics;
 use sole::SoleError;
 use stacks::{Found, StackError, Stacks};
 
+/// How many replicas of the node are copied to in full at once, and how many in part.
+const CONCURRENT_SEEDS: usize = 1;
+const CONCURRENT_COPIES: usize = 2;
 /// How many volumes of the node have a boundary at once.
 const CONCURRENT_BOUNDARIES: usize = 2;
 /// How long a watch may say nothing: it is ended by the API server after 290 s.
@@ -123,6 +127,8 @@ async fn work(
         node: Arc::new(node),
         node_name: args.node_name,
         boundaries: Arc::new(Semaphore::new(CONCURRENT_BOUNDARIES)),
+        seeds: Arc::new(Semaphore::new(CONCURRENT_SEEDS)),
+        copies: Arc::new(Semaphore::new(CONCURRENT_COPIES)),
         devices: std::sync::Mutex::default(),
         holders: volume::Holders::default(),
         contact: Contact::default(),

@@ -100,6 +100,14 @@ pub(crate) struct Operations<S> {
     lane: Lane,
 }
 
+/// The same volume, and the same lane.
+impl<S> Clone for Operations<S> {
+    fn clone(&self) -> Self {
+        let (stacks, volume_uid) = (self.stacks.clone(), self.volume_uid.clone());
+        Self { stacks, volume_uid, lane: self.lane.clone() }
+    }
+}
+
 impl<S: Stacks> Operations<S> {
     /// For the stack of this PersistentVolume.
     pub(crate) fn new(stacks: Arc<S>, volume_uid: &str) -> Self {
@@ -109,6 +117,11 @@ impl<S: Stacks> Operations<S> {
     /// The point in time that this process holds of it.
     pub(crate) fn held_point(&self) -> Option<HeldPoint> {
         self.stacks.held_point(&self.volume_uid)
+    }
+
+    /// The machine's stacks, for what does not go through the lane.
+    pub(crate) fn stacks(&self) -> Arc<S> {
+        self.stacks.clone()
     }
 
     /// The PersistentVolume's uid.

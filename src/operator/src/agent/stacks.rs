@@ -2,6 +2,8 @@
 //!
 //! Everything here blocks; it is called from blocking tasks only, one operation of a volume at a time.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use eratrack_api::{Device, Granularity, Reason};
@@ -131,6 +133,111 @@ pub(crate) struct Changes {
     pub(crate) marked_blocks: u64,
 }
 
+/// What a volume is copied into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WantedReplica {
+    /// The uid of its PersistentVolume.
+    pub(crate) uid: String,
+    /// The claim, for people.
+    pub(crate) claim: String,
+    /// Its device.
+    pub(crate) device: DevNo,
+    /// Not more than so many bytes a second.
+    pub(crate) max_rate: Option<u64>,
+    /// Compare everything after each copy.
+    pub(crate) verify: bool,
+}
+
+/// What is to be done with a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ReplicaTask {
+    /// See how it stands.
+    Look,
+    /// Copy everything: from the beginning, if an era is given that began after all that is not fetched later; else from
+    /// where it was.
+    Seed(Option<Era>),
+    /// Make it equal to the point in time that is held.
+    Copy(Box<ReplicaPoint>),
+}
+
+/// A point in time that is copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ReplicaPoint {
+    /// The `EraSnapshot`'s name.
+    pub(crate) name: String,
+    /// The `EraSnapshot`'s uid.
+    pub(crate) uid: String,
+    /// The first era after its boundary.
+    pub(crate) era: Era,
+    /// When its boundary was.
+    pub(crate) time: Timestamp,
+    /// The era that the changes are of.
+    pub(crate) since: Era,
+    /// What was written in that era or later.
+    pub(crate) changes: ChangedBlocks,
+}
+
+/// How a replica stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Everything is to be copied, and why.
+    Unseeded(String),
+    /// Everything is being copied; what was written in that era or later is fetched afterwards.
+    Seeding(Era),
+    /// The same, and there is nothing left but what is fetched.
+    Seeded(Era),
+    /// It equals a point in time, or is a mix of two: what was written in that era or later is to be fetched.
+    Following(Era, Option<Equal>),
+}
+
+/// A point in time that a replica equals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Equal {
+    /// The `EraSnapshot`'s name.
+    pub(crate) name: String,
+    /// The `EraSnapshot`'s uid.
+    pub(crate) uid: String,
+    /// When its boundary was.
+    pub(crate) time: Timestamp,
+}
+
+/// What was done with a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ReplicaDone {
+    /// How it stands now.
+    pub(crate) standing: Standing,
+    /// Whether the task was done; if not, the replica stood otherwise than it was for.
+    pub(crate) done: bool,
+    /// How much was copied.
+    pub(crate) bytes: u64,
+    /// Whether everything was compared.
+    pub(crate) verified: bool,
+}
+
+/// Why a task of a replica's was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct ReplicaTrouble {
+    /// The reason of the condition.
+    pub(crate) reason: Reason,
+    /// What, and what helps.
+    pub(crate) message: String,
+    /// It ended because it was told to.
+    pub(crate) stopped: bool,
+}
+
+/// Who attends a task of a replica's.
+pub(crate) trait Attendant {
+    /// So many bytes of so many are copied.
+    fn progress(&mut self, done: u64, total: u64);
+
+    /// Why what was read of the point in time does not count, if it does not. May block.
+    fn lost(&mut self) -> Option<String>;
+
+    /// Becomes true when it is to end.
+    fn stop(&self) -> Arc<AtomicBool>;
+}
+
 /// A stack that was on the machine when the agent came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -217,6 +324,16 @@ pub(crate) trait Stacks: Send + Sync + 'static {
 
     /// Reads what was written in `since` or later.
     fn changes(&self, volume_uid: &str, since: Era) -> Result<Changes, StackError>;
+
+    /// Does a task of the volume's replica, which may take hours. The only one that is called beside the others: it
+    /// reads what is held or tracked, writes to the replica, and touches nothing else.
+    fn replicate(
+        &self,
+        volume_uid: &str,
+        wanted: &WantedReplica,
+        task: ReplicaTask,
+        attendant: &mut dyn Attendant,
+    ) -> Result<ReplicaDone, ReplicaTrouble>;
 
     /// Gives the device its own table back, and removes what is ours. Where the device went on without us or is gone,
     /// only our remains are removed and nothing is written. No stack is as good.

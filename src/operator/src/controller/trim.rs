@@ -54,7 +54,10 @@ impl Trim for EraSnapshot {
 
 impl Trim for PersistentVolumeClaim {
     fn trim(&mut self) {
+        let mut annotations = self.metadata.annotations.take().unwrap_or_default();
+        annotations.retain(|key, _| key == names::ANNOTATION_REPLICA_OF);
         trim_metadata(&mut self.metadata);
+        self.metadata.annotations = (!annotations.is_empty()).then_some(annotations);
         if let Some(spec) = &mut self.spec {
             let (volume_name, access_modes) = (spec.volume_name.take(), spec.access_modes.take());
             *spec = k8s_openapi::api::core::v1::PersistentVolumeClaimSpec {
@@ -82,6 +85,7 @@ impl Trim for PersistentVolume {
                 access_modes: spec.access_modes.take(),
                 claim_ref: spec.claim_ref.take(),
                 node_affinity: spec.node_affinity.take(),
+                volume_mode: spec.volume_mode.take(),
                 ..Default::default()
             };
         }

@@ -94,6 +94,14 @@ impl Machine {
         Ok(Some(status.map_err(io("look at", path))?.stx_mnt_id))
     }
 
+    /// The block device that a path leads to; none if it leads to none.
+    pub(crate) fn device_at(&self, path: &Path) -> Result<Option<DevNo>, MachineError> {
+        let Some(fd) = self.find(path)? else { return Ok(None) };
+        let status = fs::statat(&fd, "", AtFlags::EMPTY_PATH).map_err(io("look at", path))?;
+        let is_block = FileType::from_raw_mode(status.st_mode) == FileType::BlockDevice;
+        Ok(is_block.then(|| dev_no(status.st_rdev)))
+    }
+
     /// The block devices among the entries of a directory; none when there is no such directory.
     pub(crate) fn device_nodes(&self, dir: &Path) -> Result<Vec<(PathBuf, DevNo)>, MachineError> {
         let fd = match self.open(dir, OFlags::RDONLY | OFlags::DIRECTORY) {

@@ -9,6 +9,7 @@ mod machine;
 mod mountinfo;
 mod paths;
 mod refusal;
+mod replica;
 pub(crate) mod volume;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use eratrack_model::units::DevNo;
 pub(crate) use machine::{Machine, MachineError};
 use paths::VolumePaths;
 pub(crate) use refusal::Refusal;
+pub(crate) use replica::{ReplicaRefusal, ReplicaVolume};
 pub(crate) use volume::ClaimedVolume;
 use volume::{Mode, Source};
 
@@ -36,6 +38,9 @@ pub(crate) enum DiscoverError {
 pub(crate) trait Node: Send + Sync + 'static {
     /// The device-mapper device beneath a volume that is in use. May block.
     fn find(&self, volume: &ClaimedVolume) -> Result<DevNo, DiscoverError>;
+
+    /// The block device of a replica, which no pod may have. May block.
+    fn find_replica(&self, volume: &ReplicaVolume) -> Result<DevNo, ReplicaRefusal>;
 
     /// Figures that grow with each write to the device; none if they cannot be had.
     fn write_counters(&self, device: DevNo) -> Option<[u64; 4]>;
@@ -69,6 +74,20 @@ impl Node for KubeletNode {
         } else {
             Err(Refusal::NotDeviceMapper { device }.into())
         }
+    }
+
+    fn find_replica(&self, volume: &ReplicaVolume) -> Result<DevNo, ReplicaRefusal> {
+        let machine = &self.machine;
+        let source = Source::Local { path: volume.path.clone() };
+        let kubelet = machine.real_path(&self.kubelet)?;
+        let maps = VolumePaths::new(&kubelet, &volume.name, &source).map_dir();
+        if !machine.device_nodes(&maps)?.is_empty() {
+            return Err(ReplicaRefusal::Mapped(volume.claim.clone()));
+        }
+        machine.device_at(&volume.path)?.ok_or_else(|| ReplicaRefusal::NoDevice {
+            volume: volume.name.clone(),
+            path: volume.path.clone(),
+        })
     }
 
     fn write_counters(&self, device: DevNo) -> Option<[u64; 4]> {

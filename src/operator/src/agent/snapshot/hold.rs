@@ -60,12 +60,12 @@ pub(crate) fn is_over(snapshot: &EraSnapshot) -> bool {
 
 /// Decides. `snapshot` is the one that it is of, as the watch has it: none if the API server says that it is gone, which
 /// the absence from a watch does not say. `state` is how it was found after whatever a reader has read until
-/// `now`.
+/// `now`. `copied` says that nothing is, or will be, copied from it into a replica.
 pub(crate) fn next(
     held: &HeldPoint,
     snapshot: Option<&EraSnapshot>,
     state: &PointState,
-    now: Timestamp,
+    (now, copied): (Timestamp, bool),
 ) -> Hold {
     let Some(snapshot) = snapshot.filter(|snapshot| !is_over(snapshot)) else { return Hold::Drop };
     if !is_readable(snapshot) {
@@ -75,11 +75,17 @@ pub(crate) fn next(
     if let PointState::Lost(reason, message) = state {
         return Hold::End(Verdict { reason: *reason, at: now, message: message.clone() });
     }
-    let released = snapshot
-        .metadata
-        .annotations
-        .as_ref()
-        .is_some_and(|annotations| annotations.contains_key(names::ANNOTATION_RELEASE));
+    let annotated = |key| {
+        let annotations = snapshot.metadata.annotations.as_ref();
+        annotations.is_some_and(|annotations| annotations.contains_key(key))
+    };
+    if copied && annotated(names::ANNOTATION_REPLICATE) {
+        let message = format!(
+            "good until {now}, when the agent had done with it; it was held for the replica"
+        );
+        return Hold::End(Verdict { reason: Reason::Released, at: now, message });
+    }
+    let released = annotated(names::ANNOTATION_RELEASE);
     if released {
         let message = format!("good until {now}, after its release; what was read later is not");
         return Hold::End(Verdict { reason: Reason::Released, at: now, message });
@@ -140,7 +146,7 @@ mod tests {
     #[test]
     fn it_stays_until_it_is_released_or_its_time_is_over() {
         let decide = |snapshot: &EraSnapshot, second| {
-            next(&held(), Some(snapshot), &PointState::Good, at(second))
+            next(&held(), Some(snapshot), &PointState::Good, (at(second), true))
         };
         assert_eq!(decide(&readable(), 99), Hold::Keep);
         assert_eq!(reason(&decide(&released(readable()), 99)), Some(Reason::Released));
@@ -156,7 +162,7 @@ mod tests {
     #[test]
     fn one_that_is_lost_never_counts_as_released() {
         let lost = PointState::Lost(Reason::CopiesFull, "full".into());
-        let hold = next(&held(), Some(&released(readable())), &lost, at(200));
+        let hold = next(&held(), Some(&released(readable())), &lost, (at(200), true));
         assert_eq!(reason(&hold), Some(Reason::CopiesFull));
     }
 
@@ -167,8 +173,20 @@ mod tests {
         let failed = local(&[("Ready", "False", "ChainBroken"), ("Failed", "True", "ChainBroken")]);
         let over = local(&[("Ready", "True", "Complete"), ("Readable", "False", "Released")]);
         for snapshot in [Some(&deleted), Some(&failed), Some(&over), None] {
-            assert_eq!(next(&held(), snapshot, &PointState::Good, at(1)), Hold::Drop);
+            assert_eq!(next(&held(), snapshot, &PointState::Good, (at(1), true)), Hold::Drop);
         }
+    }
+
+    #[test]
+    fn one_that_is_held_for_a_replica_goes_when_it_is_copied_and_not_before() {
+        let mut held_for = readable();
+        let annotation = (names::ANNOTATION_REPLICATE.to_owned(), "true".to_owned());
+        held_for.metadata.annotations = Some([annotation].into());
+        let decide = |copied| next(&held(), Some(&held_for), &PointState::Good, (at(1), copied));
+        assert_eq!(decide(false), Hold::Keep);
+        assert_eq!(reason(&decide(true)), Some(Reason::Released));
+        let for_a_reader = next(&held(), Some(&readable()), &PointState::Good, (at(1), true));
+        assert_eq!(for_a_reader, Hold::Keep, "that of somebody else is none of the copier's");
     }
 
     #[test]

@@ -6,7 +6,7 @@ pub(crate) mod memory;
 
 use std::sync::Arc;
 
-use eratrack_api::{Device, EraSnapshot, EraVolume, Granularity};
+use eratrack_api::{Device, EraSnapshot, EraVolume, Granularity, ObjectRef, ReplicaTarget};
 use eratrack_model::units::DevNo;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::jiff::Timestamp;
@@ -77,6 +77,20 @@ pub(crate) fn persistent_volume(overrides: &Value) -> PersistentVolume {
     .expect("a PersistentVolume")
 }
 
+/// Claim `apps/copy`, which asks to be its replica.
+pub(crate) fn replica_target() -> ReplicaTarget {
+    let reference = |name: &str, digit: &str| ObjectRef {
+        name: name.to_owned(),
+        uid: "00000000-0000-4000-8000-000000000000".replace('0', digit),
+    };
+    ReplicaTarget {
+        claim: reference("copy", "6"),
+        volume: reference("pv-copy", "7"),
+        max_bytes_per_second: None,
+        verify: false,
+    }
+}
+
 /// The stack of that volume: a device of 1000 blocks, the last of them cut short.
 pub(crate) fn tracked() -> Tracked {
     Tracked {
@@ -104,6 +118,8 @@ pub(crate) fn context(
         node: Arc::new(memory.clone()),
         node_name: "node1".to_owned(),
         boundaries: Arc::new(Semaphore::new(2)),
+        seeds: Arc::new(Semaphore::new(1)),
+        copies: Arc::new(Semaphore::new(2)),
         devices: std::sync::Mutex::default(),
         holders: Holders::default(),
         contact: Contact::default(),

@@ -44,6 +44,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     pub(super) async fn take_out(&mut self, reason: Reason, attempts: u32) {
         self.evidence.seen = Some(reason);
         self.snapshots_due = Some(Instant::now());
+        self.end_replica().await;
         let out = self.operations.run(Operation::Detach, S::detach).await;
         match out {
             Ok(()) => {

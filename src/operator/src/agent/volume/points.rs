@@ -56,7 +56,8 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             }
         };
         let Some(state) = self.state_of(held, now).await else { return };
-        match next(held, snapshot.as_deref(), &state, now) {
+        let copied = self.replication.has_done_with(&held.snapshot_uid);
+        match next(held, snapshot.as_deref(), &state, (now, copied)) {
             Hold::Keep => {
                 let until = self.instant(held.until);
                 self.by(until);
@@ -67,7 +68,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     }
 
     /// As the watch has it. What it does not have is gone only if the API server says so.
-    async fn snapshot_of(
+    pub(super) async fn snapshot_of(
         &self,
         held: &HeldPoint,
     ) -> Result<Option<Arc<EraSnapshot>>, ClusterError> {

@@ -15,7 +15,11 @@ use crate::agent::stacks::Stacks;
 impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     /// Says what is true, where it is not said yet.
     pub(super) async fn publish(&mut self, volume: &EraVolume) {
-        let facts = Facts { generation: volume.metadata.generation, state: self.state() };
+        let facts = Facts {
+            generation: volume.metadata.generation,
+            state: self.state(),
+            replica: self.replication.facts(),
+        };
         self.context.metrics.observe(&self.key, &facts.state);
         let Some(update) = status::update(&self.before, &facts, (self.context.now)()) else {
             return;

@@ -22,6 +22,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         self.stack =
             Stack::Absent(Absent { reason, message, attempts: 0, retry: None, at_mounts: false });
         self.evidence = Evidence::default();
+        self.replication.forget();
         self.tell_of_ended().await;
         self.publish(volume).await;
     }
@@ -38,6 +39,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     }
 
     async fn detach(&mut self) -> Result<(), String> {
+        self.end_replica().await;
         let uid = self.operations.volume_uid().to_owned();
         let others = self.context.holders.take(&uid, &self.key).is_err();
         let done = matches!(&self.stack, Stack::Absent(Absent { reason: Reason::Detached, .. }));

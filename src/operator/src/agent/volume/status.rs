@@ -7,6 +7,7 @@ use eratrack_api::{
 };
 use k8s_openapi::jiff::Timestamp;
 
+use super::replica_status::ReplicaFacts;
 use crate::agent::cluster::Notice;
 
 /// What is true of a volume.
@@ -16,6 +17,8 @@ pub(crate) struct Facts {
     pub(crate) generation: Option<i64>,
     /// Whether era is in the data path.
     pub(crate) state: State,
+    /// The replica, if one is wished for.
+    pub(crate) replica: Option<ReplicaFacts>,
 }
 
 /// Whether era is in the data path.
@@ -82,8 +85,16 @@ pub(crate) fn update(before: &EraVolumeStatus, facts: &Facts, now: Timestamp) ->
     };
     status.observed_generation = facts.generation.and_then(|it| u64::try_from(it).ok());
     status.conditions.clone_from(&before.conditions);
+    status.replica = facts.replica.as_ref().map(|replica| replica.status.clone());
+    if facts.replica.is_none() {
+        status.conditions.retain(|it| it.type_ != ConditionType::ReplicaCurrent.as_str());
+    }
     let mut notices = Vec::new();
-    for (type_, holds, reason, message) in conditions(&facts.state) {
+    let replica = facts.replica.iter().map(|replica| {
+        let (follows, reason, message) = replica.current.clone();
+        (ConditionType::ReplicaCurrent, follows, reason, message)
+    });
+    for (type_, holds, reason, message) in conditions(&facts.state).into_iter().chain(replica) {
         let new = Condition::new(type_, holds, reason, message.clone(), Time(now))
             .of_generation(facts.generation);
         if condition::set(&mut status.conditions, new) == Change::Transition {
@@ -182,6 +193,8 @@ fn alarming(reason: Reason) -> bool {
             | Reason::Attaching
             | Reason::Detaching
             | Reason::Detached
+            | Reason::ReplicaSeeding
+            | Reason::ReplicaWaiting
     )
 }
 
@@ -207,12 +220,12 @@ mod tests {
             full_reason: Reason::NodeRebooted,
             refused: None,
         };
-        Facts { generation: Some(2), state: State::Attached(Box::new(facts)) }
+        Facts { generation: Some(2), state: State::Attached(Box::new(facts)), replica: None }
     }
 
     fn detached(reason: Reason, broken: Option<Reason>) -> Facts {
         let state = State::Detached { reason, message: "because".into(), broken };
-        Facts { generation: Some(2), state }
+        Facts { generation: Some(2), state, replica: None }
     }
 
     fn last() -> LastSnapshot {
@@ -279,7 +292,8 @@ mod tests {
             .expect("new")
             .status;
         let state = State::Unknown { reason: Reason::OperationFailed, message: "stuck".into() };
-        let unknown = update(&before, &Facts { generation: Some(2), state }, at(2)).expect("new");
+        let unknown = update(&before, &Facts { generation: Some(2), state, replica: None }, at(2))
+            .expect("new");
         assert_eq!(said(&unknown)[1], ("TrackingIntact", false, "OperationFailed"));
         assert_eq!(unknown.status.chain, before.chain);
         assert_eq!(unknown.status.last_snapshot, before.last_snapshot);
@@ -294,6 +308,7 @@ mod tests {
                 message: message.into(),
                 broken: None,
             },
+            replica: None,
         };
         let before = EraVolumeStatus::default();
         let before = update(&before, &facts("12Mi of 40Mi are free"), at(1)).expect("new").status;

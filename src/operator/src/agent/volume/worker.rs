@@ -21,6 +21,7 @@ use super::chain::Evidence;
 use super::holders::Holders;
 use super::pace::Pace;
 use super::points::Points;
+use super::replica::Replication;
 use super::snapshots::Obstacle;
 use super::stack::Stack;
 use super::wish::Wish;
@@ -44,6 +45,10 @@ pub(crate) struct Context<C, S, N> {
     pub(crate) node_name: String,
     /// The node's permits for boundaries.
     pub(crate) boundaries: Arc<Semaphore>,
+    /// The node's permits for copying everything into a replica.
+    pub(crate) seeds: Arc<Semaphore>,
+    /// The node's permits for copying a point in time into a replica.
+    pub(crate) copies: Arc<Semaphore>,
     /// Which PersistentVolume (by uid) has which device.
     pub(crate) devices: Mutex<HashMap<DevNo, String>>,
     pub(crate) holders: Holders,
@@ -77,6 +82,7 @@ pub(crate) struct Worker<C, S, N> {
     pub(super) progress: Progress,
     pub(super) obstacle: Obstacle,
     pub(super) points: Points,
+    pub(super) replication: Replication,
     pub(super) publish_attempts: u32,
     /// When to ask the API server about a volume that the watch does not show.
     pub(super) ask_at: Instant,
@@ -123,6 +129,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             progress: Progress::default(),
             obstacle: Obstacle::default(),
             points: Points::default(),
+            replication: Replication::default(),
             publish_attempts: 0,
             ask_at: Instant::now(),
             wake: Instant::now(),
@@ -136,6 +143,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
             if let Some(state) = found {
                 self.found(state, 0);
             }
+            let told = self.replication.told.clone();
             loop {
                 let ended = self.turn().await;
                 if let Stack::Present(present) = &self.stack {
@@ -151,6 +159,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
                         self.ask_at = Instant::now();
                         self.snapshots_due = Some(Instant::now());
                     }
+                    () = told.notified() => {}
                     Ok(()) = self.mounts.changed(), if for_mounts => self.mounts.mark_changed(),
                     () = tokio::time::sleep_until(self.wake) => {}
                 }
@@ -182,12 +191,15 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         self.clear_up().await;
         self.take_over().await;
         self.guard().await;
+        self.look_after_replica(volume).await;
         self.look_after_points().await;
         self.refit(volume).await;
         self.attach_if_due(volume).await;
         self.publish(volume).await;
         if self.snapshots_if_due(volume).await {
             self.publish(volume).await;
+            // A point in time may be held for the replica now.
+            self.by(Instant::now());
         }
     }
 

@@ -143,7 +143,9 @@ fn of_replica(error: &ReplicaError) -> Code {
         ReplicaError::Host(error) => of_host(error),
         ReplicaError::Stopped(_) => Code::Incomplete,
         ReplicaError::Differs { .. } => Code::Damaged,
+        ReplicaError::Written { .. } => Code::Busy,
         ReplicaError::Machine(_)
+        | ReplicaError::Source(_)
         | ReplicaError::Checkpoint(_)
         | ReplicaError::Read { .. }
         | ReplicaError::Write { .. } => Code::Failed,

@@ -10,6 +10,7 @@ use super::dereference::Inputs;
 use super::firing::{Firing, fire};
 use super::intent::{self, Intent};
 use super::prune::{Pruning, prune};
+use super::replica;
 use super::validate::{Target, Timing, Validated, Verdict};
 use crate::controller::place::Place;
 
@@ -42,17 +43,22 @@ pub(crate) struct Doomed {
 /// Decides it.
 pub(crate) fn build(inputs: &Inputs, validated: &Validated, now: Timestamp) -> Plan {
     let prune = prune(inputs, validated, now);
-    let (create, firing) = match &validated.timing {
+    let (mut create, firing) = match &validated.timing {
         Timing::Follow(schedule) => fire(inputs, validated, schedule, &prune.drop, now),
         Timing::ByHand | Timing::Suspended | Timing::Impossible(_) => Default::default(),
     };
+    create.extend(replica::first(inputs, validated));
+    let mut asked = asked(inputs, validated);
+    for snapshot in create.iter_mut().chain(&mut asked.create) {
+        replica::adopt(inputs, validated, snapshot);
+    }
     Plan {
         apply: wanted(inputs, validated),
         remove: unwanted(inputs, validated),
         create,
         prune,
         firing,
-        asked: asked(inputs, validated),
+        asked,
     }
 }
 
@@ -94,6 +100,7 @@ fn volume(
             .or(target.place.node())
             .map(String::from),
         granularity,
+        replica: replica::target_of(validated, &target.claim.name),
     };
     let mut wish = EraVolume::new(&target.claim.name, spec);
     wish.metadata = metadata(tracking, &target.claim.name);

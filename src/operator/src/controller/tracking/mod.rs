@@ -3,8 +3,8 @@
 //! | step | file | client |
 //! |---|---|---|
 //! | what decides about it | `dereference` | caches |
-//! | what becomes of each claim, what the schedule asks | `validate`, with `intent` | none |
-//! | what is to be written | `build`, with `firing`, `asked` and `prune` | none |
+//! | what becomes of each claim, what the schedule asks | `validate`, with `intent` and `replica` | none |
+//! | what is to be written | `build`, with `firing`, `asked`, `replica` and `prune` | none |
 //! | writing it | `apply` | required |
 //! | what the user reads | `status` | required to write it |
 
@@ -15,6 +15,7 @@ mod dereference;
 mod firing;
 mod intent;
 mod prune;
+mod replica;
 mod status;
 #[cfg(test)]
 mod tests;

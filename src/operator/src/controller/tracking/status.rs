@@ -12,6 +12,7 @@ use kube::ResourceExt;
 use super::apply::Applied;
 use super::dereference::Inputs;
 use super::firing::{Skip, announced};
+use super::replica::Wish;
 use super::validate::{Timing, Validated, Verdict};
 use crate::controller::api_error::ApiError;
 use crate::controller::outcome::{item, outcome};
@@ -60,12 +61,19 @@ pub(crate) fn status(
     let existing = validated.claims.values().filter(|it| !matches!(it, Verdict::NotFound));
     let current = current(inputs, validated, applied, &volumes);
     let missed = applied.firing.all_missed();
+    let replica = replica(validated, &volumes);
     let mut conditions = old.conditions;
-    for (type_, Word(status, reason, message)) in [
-        (ConditionType::Ready, ready(inputs, validated, applied, &volumes, &current)),
+    if replica.is_none() {
+        conditions.retain(|it| it.type_ != ConditionType::ReplicaCurrent.as_str());
+    }
+    let others = replica.as_ref().and_then(of_replica);
+    let words = [
+        (ConditionType::Ready, ready(inputs, validated, applied, &volumes, (&current, others))),
         (ConditionType::TrackingIntact, intact(validated, &volumes)),
         (ConditionType::SnapshotCurrent, current),
-    ] {
+    ];
+    let replica = replica.map(|word| (ConditionType::ReplicaCurrent, word));
+    for (type_, Word(status, reason, message)) in words.into_iter().chain(replica) {
         let condition = Condition::new(type_, status, reason, message, Time(now))
             .of_generation(inputs.tracking.metadata.generation);
         condition::set(&mut conditions, condition);
@@ -92,6 +100,34 @@ pub(crate) fn status(
         snapshot_now: applied.told.clone().or(old.snapshot_now),
         conditions,
     }
+}
+
+/// What the volume's agent says of its replica, or why there is nothing to say it of.
+fn replica(validated: &Validated, volumes: &[Arc<EraVolume>]) -> Option<Word> {
+    let source = match validated.replica.as_ref()? {
+        Wish::Follow { source, .. } => source,
+        Wish::Refused(reason, message) => {
+            return Some(Word(ConditionStatus::False, *reason, message.clone()));
+        }
+    };
+    let said = volumes
+        .iter()
+        .filter(|it| it.name_any() == *source && it.spec.replica.is_some())
+        .find_map(|it| condition::find(conditions(it), ConditionType::ReplicaCurrent));
+    Some(match said.and_then(|it| Some((it.status, it.known_reason()?, it.message.clone()))) {
+        Some((status, reason, message)) => Word(status, reason, message),
+        None => {
+            let message = format!("the agent of claim {source} has not looked at the replica yet");
+            Word(ConditionStatus::False, Reason::ReplicaWaiting, message)
+        }
+    })
+}
+
+/// Whether somebody must act before anything is copied again.
+fn of_replica(word: &Word) -> Option<Problem> {
+    let Word(status, reason, message) = word;
+    let passes = matches!(reason, Reason::ReplicaSeeding | Reason::ReplicaWaiting);
+    (*status == ConditionStatus::False && !passes).then(|| Problem::new(*reason, message))
 }
 
 fn number(count: usize) -> u64 {
@@ -122,7 +158,7 @@ fn ready(
     validated: &Validated,
     applied: &Applied,
     volumes: &[Arc<EraVolume>],
-    current: &Word,
+    (current, others): (&Word, Option<Problem>),
 ) -> Word {
     let mut problems: Vec<Problem> = applied.refused.iter().filter_map(of_refusal).collect();
     problems
@@ -150,6 +186,7 @@ fn ready(
     if current.0 == ConditionStatus::False {
         problems.push(Problem::new(current.1, &current.2));
     }
+    problems.extend(others);
     if let Some((reason, message)) = said(&problems) {
         return Word(ConditionStatus::False, reason, message);
     }

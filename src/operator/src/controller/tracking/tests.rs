@@ -1136,3 +1136,199 @@ async fn scenario_one_that_is_being_deleted_is_left_alone() {
         .expect("done");
     assert_eq!(api.order(), [""; 0]);
 }
+
+/// `all` for claim `data` alone, with `copy` as its replica.
+fn replicated(over: Value) -> EraTracking {
+    let spec = json!({ "claims": { "names": ["data"] }, "granularity": "256Ki",
+        "replica": { "claimName": "copy", "maxBytesPerSecond": 1_048_576, "verify": true } });
+    with(tracking("all", spec), over)
+}
+
+/// Claim `copy`, which asks to be a replica of `data`, and its volume, with what `claim` and `volume` say differently.
+fn with_copy(scene: Scene, claim: Value, volume: Value) -> Scene {
+    let asks = json!({ "metadata": { "annotations": { "eratrack.dev/replica-of": "data" } } });
+    let mut copy = bound_claim("copy", "pv-copy", &["ReadWriteOnce"]);
+    copy = object(merged(serde_json::to_value(copy).expect("JSON"), merged(asks, claim)));
+    let local = local_volume("pv-copy", "copy", "host-1");
+    let block = merged(json!({ "spec": { "volumeMode": "Block" } }), volume);
+    let local = object(merged(serde_json::to_value(local).expect("JSON"), block));
+    scene.claim(copy).persistent(local)
+}
+
+fn replica_word(inputs: &Inputs) -> (String, String) {
+    let status = status_of(inputs);
+    let found = status.conditions.into_iter().find(|it| it.type_ == "ReplicaCurrent");
+    let found = found.expect("the condition");
+    (found.reason, found.message)
+}
+
+#[test]
+fn a_claim_that_asks_for_it_is_named_to_the_agent() {
+    let scene = with_copy(Scene::new().bound(&["data"]), json!({}), json!({}));
+    let inputs = inputs(scene, replicated(json!({})));
+    let (_, plan) = planned(&inputs);
+    let target = plan.apply[0].spec.replica.clone().expect("a target");
+    assert_eq!((target.claim.name.as_str(), target.volume.name.as_str()), ("copy", "pv-copy"));
+    assert_eq!((target.max_bytes_per_second, target.verify), (Some(1_048_576), true));
+    assert_eq!(replica_word(&inputs).0, "ReplicaWaiting");
+}
+
+#[test]
+fn what_may_not_be_a_replica_says_why_and_the_claim_is_tracked_all_the_same() {
+    let none = || json!({});
+    let names = |names: Value| json!({ "spec": { "claims": { "names": names } } });
+    let rows: [(Value, Value, Value, &str, &str); 10] = [
+        (names(json!(["data", "log"])), none(), none(), "ReplicaNeedsOneClaim", "selects 2 claims"),
+        (
+            json!({ "spec": { "replica": { "claimName": "data" } } }),
+            none(),
+            none(),
+            "ReplicaIsSource",
+            "data is the claim",
+        ),
+        (
+            json!({ "spec": { "replica": { "claimName": "gone" } } }),
+            none(),
+            none(),
+            "ReplicaClaimNotFound",
+            "claim gone",
+        ),
+        (
+            none(),
+            json!({ "status": { "phase": "Pending" } }),
+            none(),
+            "ReplicaClaimNotBound",
+            "its phase is Pending",
+        ),
+        (
+            none(),
+            json!({ "metadata": { "annotations": null } }),
+            none(),
+            "ReplicaNotAskedFor",
+            "it has no annotation eratrack.dev/replica-of",
+        ),
+        (
+            none(),
+            json!({ "metadata": { "annotations": { "eratrack.dev/replica-of": "log" } } }),
+            none(),
+            "ReplicaNotAskedFor",
+            "names \"log\"",
+        ),
+        (
+            none(),
+            none(),
+            json!({ "spec": { "volumeMode": "Filesystem" } }),
+            "ReplicaNotBlock",
+            "volumeMode Filesystem",
+        ),
+        (
+            none(),
+            none(),
+            json!({ "spec": { "volumeMode": null } }),
+            "ReplicaNotBlock",
+            "volumeMode Filesystem",
+        ),
+        (
+            none(),
+            none(),
+            json!({ "spec": { "nodeAffinity": { "required": { "nodeSelectorTerms": [
+            { "matchExpressions": [{ "key": "kubernetes.io/hostname", "operator": "In", "values": ["host-2"] }] }] } } } }),
+            "ReplicaElsewhere",
+            "on no single node, that of data on node n1",
+        ),
+        (
+            none(),
+            none(),
+            json!({ "spec": { "claimRef": { "uid": "another" } } }),
+            "ReplicaClaimNotBound",
+            "not bound to it",
+        ),
+    ];
+    for (tracking, claim, volume, reason, says) in rows {
+        let scene = with_copy(Scene::new().bound(&["data", "log"]), claim, volume);
+        let inputs = inputs(scene, replicated(tracking));
+        let (_, plan) = planned(&inputs);
+        let data = plan.apply.iter().find(|it| it.name_any() == "data").expect("tracked");
+        assert_eq!(data.spec.replica, None, "{reason}");
+        let (found, message) = replica_word(&inputs);
+        assert_eq!(found, reason, "{message}");
+        assert!(message.contains(says), "{message}");
+        let ready = status_of(&inputs).conditions.into_iter().find(|it| it.type_ == "Ready");
+        let told = ready.expect("Ready").message;
+        assert!(!told.is_empty());
+    }
+}
+
+/// The EraVolume of `data`, whose replica is at that.
+fn volume_with_replica(phase: &str) -> EraVolume {
+    let status = json!({ "status": {
+        "chain": { "id": "44444444-4444-4444-8444-444444444444", "startTime": CREATED, "startReason": "NoBaseline" },
+        "replica": { "claimName": "copy", "phase": phase, "sinceEra": 7 },
+    } });
+    object(merged(serde_json::to_value(healthy("data")).expect("JSON"), status))
+}
+
+#[test]
+fn snapshots_are_made_for_a_replica_when_it_can_be_copied_to_and_not_before() {
+    for (phase, local) in [
+        ("Waiting", false),
+        ("Seeding", false),
+        ("Seeded", true),
+        ("Copying", true),
+        ("Following", true),
+    ] {
+        let scene = with_copy(Scene::new().bound(&["data"]), json!({}), json!({}));
+        let asked = json!({ "metadata": { "annotations": { "eratrack.dev/snapshot-now": "1" } } });
+        let inputs = inputs(scene.volume(volume_with_replica(phase)), replicated(asked));
+        let (_, plan) = planned(&inputs);
+        let made = &plan.asked.create[0];
+        let annotated = made.annotations().contains_key("eratrack.dev/replicate");
+        let mode = serde_json::to_value(made.spec.mode).expect("JSON");
+        assert_eq!((annotated, mode == "Local"), (local, local), "{phase}");
+    }
+}
+
+#[test]
+fn a_replica_that_has_everything_gets_its_first_point_in_time_at_once_and_one_only() {
+    let scene = || {
+        let scene = with_copy(Scene::new().bound(&["data"]), json!({}), json!({}));
+        scene.volume(volume_with_replica("Seeded"))
+    };
+    let (_, plan) = planned(&inputs(scene(), replicated(json!({}))));
+    let [first] = &plan.create[..] else { panic!("{:?}", plan.create) };
+    assert!(first.name_any().starts_with("data-rep-"), "{}", first.name_any());
+    assert!(first.annotations().contains_key("eratrack.dev/replicate"));
+    let there = snapshot(&first.name_any(), "data", json!({}));
+    let (_, plan) = planned(&inputs(scene().snapshot(there), replicated(json!({}))));
+    assert!(plan.create.is_empty(), "{:?}", plan.create);
+}
+
+#[test]
+fn what_the_agent_says_of_a_replica_is_said_of_the_tracking() {
+    for (reason, status, ready) in [
+        ("ReplicaFollowing", "True", true),
+        ("ReplicaSeeding", "False", true),
+        ("ReplicaInUse", "False", false),
+    ] {
+        let scene = with_copy(Scene::new().bound(&["data"]), json!({}), json!({}));
+        let target = json!({ "claim": { "name": "copy", "uid": uid("claim", "copy") },
+            "volume": { "name": "pv-copy", "uid": uid("pv", "pv-copy") },
+            "maxBytesPerSecond": 1_048_576, "verify": true });
+        let mut conditions: Vec<Value> = healthy("data")
+            .status
+            .expect("a status")
+            .conditions
+            .iter()
+            .map(|it| serde_json::to_value(it).expect("JSON"))
+            .collect();
+        conditions.push(condition("ReplicaCurrent", status, reason));
+        let over = json!({ "spec": { "replica": target }, "status": { "conditions": conditions } });
+        let volume = object(merged(serde_json::to_value(healthy("data")).expect("JSON"), over));
+        let inputs = inputs(scene.volume(volume), replicated(json!({})));
+        let said = status_of(&inputs).conditions;
+        let find = |type_: &str| said.iter().find(|it| it.type_ == type_).expect("it");
+        assert_eq!(find("ReplicaCurrent").reason, reason);
+        let word = serde_json::to_value(find("Ready").status).expect("JSON");
+        assert_eq!(word == "True", ready, "{reason}: {}", find("Ready").message);
+    }
+}

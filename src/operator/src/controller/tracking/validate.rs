@@ -9,6 +9,7 @@ use kube::ResourceExt;
 
 use super::dereference::Inputs;
 use super::intent::{self, Intent, Selection};
+use super::replica;
 use crate::controller::budget::VOLUME_BYTES;
 use crate::controller::context::Settings;
 use crate::controller::place::Place;
@@ -67,6 +68,8 @@ pub(crate) struct Validated {
     pub(crate) timing: Timing,
     /// Which complete ones are kept; all, if that cannot be read.
     pub(crate) keep: Option<Keep>,
+    /// What becomes of `spec.replica`.
+    pub(crate) replica: Option<replica::Wish>,
 }
 
 /// Answers them.
@@ -74,11 +77,13 @@ pub(crate) fn validate(inputs: &Inputs, settings: Settings, now: Timestamp) -> V
     let spec = &inputs.tracking.spec;
     let mine = Intent::of(&inputs.tracking);
     let intents: Vec<Intent> = inputs.trackings.iter().map(|it| Intent::of(it)).collect();
+    let claims = names(&mine, inputs)
+        .into_iter()
+        .map(|name| (name.clone(), verdict(&name, &mine, &intents, inputs)))
+        .collect();
     Validated {
-        claims: names(&mine, inputs)
-            .into_iter()
-            .map(|name| (name.clone(), verdict(&name, &mine, &intents, inputs)))
-            .collect(),
+        replica: replica::wish(inputs, &claims),
+        claims,
         granularity: spec.granularity,
         too_fine: too_fine(spec.granularity, settings.min_granularity),
         unreadable: match mine.selection {
@@ -125,12 +130,12 @@ fn verdict(name: &str, mine: &Intent, all: &[Intent], inputs: &Inputs) -> Verdic
     }
 }
 
-fn reference(object: &impl ResourceExt) -> ObjectRef {
+pub(super) fn reference(object: &impl ResourceExt) -> ObjectRef {
     ObjectRef { name: object.name_any(), uid: object.uid().unwrap_or_default() }
 }
 
 /// The PersistentVolume of a claim, if both say so: a claim's word alone could name a volume of another namespace.
-fn bound<'a>(
+pub(super) fn bound<'a>(
     claim: &PersistentVolumeClaim,
     inputs: &'a Inputs,
 ) -> Result<&'a PersistentVolume, String> {

@@ -6,7 +6,7 @@ use eratrack_api::{
 };
 use k8s_openapi::api::core::v1::PersistentVolume;
 
-use super::super::persistent_volume;
+use super::super::{persistent_volume, replica_target};
 use super::{Held, Memory};
 use crate::agent::cluster::{Cluster, ClusterError, Key, Notice};
 
@@ -29,7 +29,16 @@ impl Cluster for Memory {
     ) -> Result<Option<PersistentVolume>, ClusterError> {
         self.note("persistent_volume");
         self.reach(name)?;
-        Ok(Some(persistent_volume(&serde_json::json!({}))))
+        let target = replica_target();
+        if name != target.volume.name {
+            return Ok(Some(persistent_volume(&serde_json::json!({}))));
+        }
+        let mut replica = persistent_volume(&serde_json::json!({
+            "volumeMode": "Block", "local": {"path": "/dev/vg/copy"},
+            "claimRef": {"namespace": "apps", "name": target.claim.name, "uid": target.claim.uid},
+        }));
+        replica.metadata.uid = Some(target.volume.uid);
+        Ok(Some(replica))
     }
 
     async fn snapshot(&self, key: &Key) -> Result<Option<EraSnapshot>, ClusterError> {

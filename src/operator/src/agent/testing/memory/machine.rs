@@ -8,10 +8,13 @@ use eratrack_model::units::DevNo;
 use super::super::{at, tracked};
 use super::{Held, Memory};
 use crate::agent::cluster::ClusterError;
-use crate::agent::discover::{ClaimedVolume, DiscoverError, Node, Refusal};
+use crate::agent::discover::{
+    ClaimedVolume, DiscoverError, Node, Refusal, ReplicaRefusal, ReplicaVolume,
+};
 use crate::agent::stacks::{
-    Boundary, Changes, Found, FoundState, Health, HeldPoint, Hope, Insertion, Liveness, PointState,
-    StackError, Stacks, Tracked, Wanted, WantedPoint,
+    Attendant, Boundary, Changes, Found, FoundState, Health, HeldPoint, Hope, Insertion, Liveness,
+    PointState, ReplicaDone, ReplicaTask, ReplicaTrouble, StackError, Stacks, Tracked, Wanted,
+    WantedPoint, WantedReplica,
 };
 
 fn machine(_: ClusterError) -> StackError {
@@ -147,6 +150,16 @@ impl Stacks for Memory {
         .map_err(machine)
     }
 
+    fn replicate(
+        &self,
+        _: &str,
+        _: &WantedReplica,
+        task: ReplicaTask,
+        attendant: &mut dyn Attendant,
+    ) -> Result<ReplicaDone, ReplicaTrouble> {
+        self.replicate_in_memory(task, attendant)
+    }
+
     fn detach(&self, _: &str) -> Result<(), StackError> {
         self.effect("detach", |inner| {
             inner.detached += 1;
@@ -159,6 +172,10 @@ impl Stacks for Memory {
 impl Node for Memory {
     fn find(&self, _: &ClaimedVolume) -> Result<DevNo, DiscoverError> {
         self.inner().device.ok_or_else(|| Refusal::NotInUse.into())
+    }
+
+    fn find_replica(&self, _: &ReplicaVolume) -> Result<DevNo, ReplicaRefusal> {
+        Ok(DevNo { major: 253, minor: 9 })
     }
 
     fn write_counters(&self, _: DevNo) -> Option<[u64; 4]> {

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod machine;
+mod replica;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -108,6 +109,8 @@ struct Inner {
     lost: Option<PointState>,
     /// How often its end still meets with a reader that has it open; none if nothing is left of one.
     reader: Option<usize>,
+    /// The volume's replica.
+    replica: replica::FakeReplica,
 }
 
 impl Inner {

@@ -16,6 +16,7 @@ mod life;
 mod moves;
 mod pace;
 mod points;
+mod replica;
 mod snapshots;
 
 use super::{Context, Worker};
