@@ -22,8 +22,8 @@ use crate::controller::error::ReconcileError;
 use crate::controller::testing::fake_api::FakeApi;
 use crate::controller::testing::scene::{Scene, noon};
 use crate::controller::testing::{
-    CREATED, attachment, bound_claim, condition, era_volume, merged, object, snapshot, tracking,
-    uid, volume_with,
+    CREATED, attachment, bound_claim, condition, era_volume, local_volume, merged, object,
+    snapshot, tracking, uid, volume_with,
 };
 
 fn all() -> EraTracking {
