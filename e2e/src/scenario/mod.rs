@@ -15,6 +15,7 @@ mod main_job;
 mod manifests;
 mod merging;
 mod refusals;
+mod replication;
 mod rights;
 mod schema;
 mod schema_cases;
@@ -63,6 +64,7 @@ pub(crate) fn all() -> Vec<Vec<Vec<Scenario>>> {
             scenario("cluster_deltas", deltas::run),
         ],
         vec![scenario("cluster_breakers_of_nodes", two_nodes::run)],
+        vec![scenario("cluster_replication", replication::run)],
     ];
     // Nobody else has anything to do with the API server, or much to do with the node, meanwhile.
     let alone = vec![

@@ -457,6 +457,29 @@ fn snapshots_by_hand() -> Vec<Created> {
             snapshots(json!({ "holdSeconds": 60 })),
             "holdSeconds goes with mode Local: nothing is held otherwise",
         ),
+        accepted(
+            "a replica",
+            tracking(
+                json!({ "spec": { "replica": { "claimName": "copy", "maxBytesPerSecond": 65536, "verify": true } } }),
+            ),
+        ),
+        refused(
+            "a replica that is copied to at a byte a second",
+            tracking(
+                json!({ "spec": { "replica": { "claimName": "copy", "maxBytesPerSecond": 1 } } }),
+            ),
+            "spec.replica.maxBytesPerSecond in body should be greater than or equal to 65536",
+        ),
+        refused(
+            "a replica without a claim",
+            tracking(json!({ "spec": { "replica": { "verify": true } } })),
+            "spec.replica.claimName: Required value",
+        ),
+        refused(
+            "a replica by its path",
+            tracking(json!({ "spec": { "replica": { "claimName": "/dev/sdb" } } })),
+            "spec.replica.claimName in body should match",
+        ),
         refused(
             "a mode that there is not",
             snapshot(json!({ "spec": { "mode": "Remote" } })),

@@ -82,6 +82,15 @@ pub struct TargetId {
     pub size: Bytes,
 }
 
+impl TargetId {
+    /// Whether it is the same one. A device that says which it is may have another size than before.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let Self { path, inode, born, identity, size } = self;
+        (path, inode, born, identity) == (&other.path, &other.inode, &other.born, &other.identity)
+            && (identity.is_some() || *size == other.size)
+    }
+}
+
 /// What a target holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {

@@ -85,7 +85,7 @@ pub(crate) fn decide(record: &Record, found: Found, overwrite: bool) -> Result<S
         Ok(None) => return foreign("there is no checkpoint of it here".to_owned()),
         Err(why) => return foreign(why),
     };
-    if checkpoint.target != id {
+    if !checkpoint.target.is(&id) {
         return foreign("it is not the one that its checkpoint is of".to_owned());
     }
     if checkpoint.stack != record.stack {
@@ -181,6 +181,17 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_has_grown_is_the_same_one() {
+        let device = |id: &mut TargetId| id.identity = Some("LVM-abc".to_owned());
+        let grown = |found: &mut Found| {
+            device(&mut found.id);
+            with(|c| device(&mut c.target))(found);
+            found.id.size.0 *= 2;
+        };
+        assert_eq!(start(grown, false), Ok(Start::Resume { since: Era(7), cursor: Bytes(0) }));
+    }
+
+    #[test]
     fn in_doubt_all_is_copied_again_wherever_it_was() {
         for state in [State::Seeding, State::Copying, State::Consistent] {
             for why in [Why::Written, Why::Unproven] {
@@ -199,7 +210,8 @@ mod tests {
 
     #[test]
     fn what_may_be_somebody_elses_is_kept_unless_it_may_go() {
-        let strange: [(Change, &str); 4] = [
+        let strange: [(Change, &str); 5] = [
+            (|found| found.id.size.0 *= 2, "not the one that its checkpoint is of"),
             (|found| found.checkpoint = Ok(None), "no checkpoint"),
             (|found| found.checkpoint = Err("its checkpoint is torn".into()), "is torn"),
             (|found| found.id.inode = Some(13), "not the one that its checkpoint is of"),

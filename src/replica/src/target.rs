@@ -26,6 +26,9 @@ pub struct Target {
     file: File,
     kind: Kind,
     id: TargetId,
+    /// Zeroes are written as any other bytes. What a device makes zero by itself it may count as written twice: when it
+    /// was told to, and when that was not supported after all.
+    plain_zeroes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +57,7 @@ impl Target {
         let file = open_for_ourselves(&path, kind)?;
         let size = grown(&path, &file, kind, needed)?;
         let id = identify(machine, &path, &file, kind, size)?;
-        Ok(Self { file, kind, id })
+        Ok(Self { file, kind, id, plain_zeroes: false })
     }
 
     /// A device that is open already, claimed by the caller. `name` stands for its path, and is always the same.
@@ -67,7 +70,7 @@ impl Target {
         let kind = Kind::Device(device);
         let size = grown(name, &file, kind, needed)?;
         let id = identify(machine, name, &file, kind, size)?;
-        Ok(Self { file, kind, id })
+        Ok(Self { file, kind, id, plain_zeroes: true })
     }
 
     /// Which one it is.
@@ -113,6 +116,9 @@ impl Target {
     /// Makes a range zero: a hole in a file, zeroes on a device.
     pub(crate) fn zero(&self, offset: u64, length: u64, zeroes: &Buffer) -> io::Result<()> {
         let how = match self.kind {
+            Kind::Device(_) if self.plain_zeroes => {
+                return self.write_zeroes(offset, length, zeroes);
+            }
             Kind::File if !self.has_data(offset, offset + length)? => return Ok(()),
             Kind::File => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
             Kind::Device(_) => FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
