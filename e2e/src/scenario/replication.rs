@@ -184,34 +184,33 @@ fn one_round(stage: &Stage, pairs: &[Pair], round: u64) -> Outcome {
     stage.user.run(&["exec", "user", "--", "sh", "-ec", &writes.join("\n")])?;
     stage.node().run(&discards(pairs, &mut noise))?;
     let reloaded = pairs.iter().find(|pair| pair.source.lvm.0 == round);
-    let before = match reloaded {
-        Some(pair) => Some((pair, break_chain(stage, pair)?)),
-        None => None,
-    };
+    if let Some(pair) = reloaded {
+        break_chain(stage, pair)?;
+    }
     stage.node().run(&frozen(pairs, "-f"))?;
-    let copied = copy(stage, pairs, round, before);
+    let copied = copy(stage, pairs, round, reloaded);
     let compared = copied.and_then(|()| compare(stage, pairs));
     stage.node().run(&frozen(pairs, "-u"))?;
     compared
 }
 
-/// Waits until the chain is another, whose id is handed back.
-fn break_chain(stage: &Stage, pair: &Pair) -> Outcome<String> {
+/// Does what LVM does, and waits until the chain is another.
+fn break_chain(stage: &Stage, pair: &Pair) -> Outcome {
     let object = format!("eravolume/{}", pair.source.claim);
     let chain = |volume: &Value| volume["status"]["chain"]["id"].as_str().map(String::from);
     let before = chain(&stage.user.json(&["get", "eravolume", pair.source.claim])?);
     let script = pair.source.lvm.1;
     stage.node().run(&format!("lv=data/{}; {script}", pair.volume.name))?;
     stage.user.until(&object, "another chain", AGAIN, |volume| match chain(volume) {
-        Some(now) if Some(&now) != before.as_ref() => Ok(now),
+        Some(now) if Some(&now) != before.as_ref() => Ok(()),
         other => Err(format!("{other:?}")),
     })
 }
 
 /// Has all three made equal to what the volumes are now.
-fn copy(stage: &Stage, pairs: &[Pair], round: u64, broken: Option<(&Pair, String)>) -> Outcome {
+fn copy(stage: &Stage, pairs: &[Pair], round: u64, broken: Option<&Pair>) -> Outcome {
     let now = format!("eratrack.dev/snapshot-now=round-{round}");
-    if let Some((pair, _)) = &broken {
+    if let Some(pair) = broken {
         // Everything is copied, and brought to a point in time without a schedule.
         until_equal(stage, pair, "the chain", |name, _| name.contains("-rep-"))?;
     }
@@ -424,7 +423,7 @@ fn refusals(stage: &Stage) -> Outcome {
         match stage.until_reason("eratracking/other", "ReplicaCurrent", "False", reason) {
             Ok(message) if message.contains(names) => {}
             Ok(message) => {
-                wrong.push(format!("{claim}: the message does not name {names}: {message}"))
+                wrong.push(format!("{claim}: the message does not name {names}: {message}"));
             }
             Err(error) => wrong.push(format!("{claim}: {error}")),
         }

@@ -216,7 +216,7 @@ pub struct EraTrackingStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub snapshot_now: Option<String>,
-    /// Ready, TrackingIntact, SnapshotCurrent, and with a replica ReplicaCurrent.
+    /// Ready, TrackingIntact, SnapshotCurrent, and with a replica `ReplicaCurrent`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

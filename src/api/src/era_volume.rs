@@ -105,7 +105,7 @@ pub struct EraVolumeStatus {
     /// How far its replica is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<ReplicaStatus>,
-    /// Attached, TrackingIntact and, with a replica, ReplicaCurrent, by the agent; Ready, by the controller.
+    /// Attached, TrackingIntact and, with a replica, `ReplicaCurrent`, by the agent; Ready, by the controller.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -221,7 +221,7 @@ pub struct ReplicaStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub enum ReplicaPhase {
-    /// Nothing can be copied now: the condition ReplicaCurrent says why.
+    /// Nothing can be copied now: the condition `ReplicaCurrent` says why.
     Waiting,
     /// Everything is copied.
     Seeding,

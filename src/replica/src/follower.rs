@@ -333,7 +333,7 @@ impl Follower {
         let Some(known) = self.ledger.checkpoint().cloned() else { return Ok(0) };
         let (rounds, label) = (known.rounds + 1, point.label.clone());
         let (state, era, time) = (State::Consistent, point.era.0, point.time);
-        let equal = Checkpoint { state, era, rounds, time, label, ..known };
+        let equal = Checkpoint { era, state, rounds, time, label, ..known };
         self.ledger.note(&self.target, equal, 0)?;
         self.start = Start::Changed { since: point.era };
         Ok(rounds)

@@ -80,10 +80,11 @@ impl Watch for Look<'_, '_> {
     }
 
     fn check(&mut self) -> Result<(), ReplicaError> {
-        Ok(match self.point {
+        match self.point {
             Some(point) => self.host.check_point_in_time(point)?,
             None => self.host.check_intact(self.record)?,
-        })
+        }
+        Ok(())
     }
 }
 

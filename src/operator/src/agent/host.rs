@@ -44,7 +44,7 @@ pub(crate) struct HostStacks {
     points: Mutex<HashMap<String, (HeldPoint, Arc<PointInTime>)>>,
     /// How large the room for the copies of one is, if the administrator says so.
     copies: Option<Bytes>,
-    /// Where what is known of replicas is kept.
+    /// Where what is known of replicas is kept, on the machine.
     state_dir: PathBuf,
 }
 
@@ -291,7 +291,9 @@ impl Stacks for HostStacks {
             ReplicaTask::Copy(point) => Some(self.open_point(volume_uid, &point.uid)?),
             ReplicaTask::Look | ReplicaTask::Seed(_) => None,
         };
-        let work = host_replica::Work { host: &self.host, state_dir: &self.state_dir, record };
+        // The directory is the machine's, as that of the metadata is.
+        let state_dir = &self.host.machine().path(&self.state_dir);
+        let work = host_replica::Work { host: &self.host, state_dir, record };
         work.run(wanted, task, point.as_ref(), attendant)
     }
 

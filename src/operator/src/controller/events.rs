@@ -76,6 +76,8 @@ fn event(condition: &Condition) -> Event {
                 | Reason::NotInUse
                 | Reason::Pending
                 | Reason::RateLimited
+                | Reason::ReplicaSeeding
+                | Reason::ReplicaWaiting
         )
     );
     let type_ = match condition.status {

@@ -147,7 +147,7 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         let now = (self.context.now)();
         let this = &mut self.replication;
         if of.is_some() {
-            this.over = of.clone();
+            this.over.clone_from(&of);
         }
         match result {
             Ok(ReplicaDone { standing, done, bytes, verified }) => {

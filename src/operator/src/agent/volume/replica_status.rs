@@ -45,9 +45,8 @@ pub(super) fn stands(before: &ReplicaStatus, standing: &Standing, doing: Doing) 
     (status.equals, status.since_era) = (None, None);
     status.phase = match (standing, doing) {
         (_, Doing::Copying) => ReplicaPhase::Copying,
-        (_, Doing::Seeding) => ReplicaPhase::Seeding,
+        (_, Doing::Seeding) | (Standing::Seeding(_), Doing::Nothing) => ReplicaPhase::Seeding,
         (Standing::Unseeded(_), Doing::Nothing) => ReplicaPhase::Waiting,
-        (Standing::Seeding(_), Doing::Nothing) => ReplicaPhase::Seeding,
         (Standing::Seeded(_), Doing::Nothing) => ReplicaPhase::Seeded,
         (Standing::Following(..), Doing::Nothing) => ReplicaPhase::Following,
     };

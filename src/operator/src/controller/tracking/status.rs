@@ -114,13 +114,11 @@ fn replica(validated: &Validated, volumes: &[Arc<EraVolume>]) -> Option<Word> {
         .iter()
         .filter(|it| it.name_any() == *source && it.spec.replica.is_some())
         .find_map(|it| condition::find(conditions(it), ConditionType::ReplicaCurrent));
-    Some(match said.and_then(|it| Some((it.status, it.known_reason()?, it.message.clone()))) {
-        Some((status, reason, message)) => Word(status, reason, message),
-        None => {
-            let message = format!("the agent of claim {source} has not looked at the replica yet");
-            Word(ConditionStatus::False, Reason::ReplicaWaiting, message)
-        }
-    })
+    let known = said.and_then(|it| Some(Word(it.status, it.known_reason()?, it.message.clone())));
+    Some(known.unwrap_or_else(|| {
+        let message = format!("the agent of claim {source} has not looked at the replica yet");
+        Word(ConditionStatus::False, Reason::ReplicaWaiting, message)
+    }))
 }
 
 /// Whether somebody must act before anything is copied again.

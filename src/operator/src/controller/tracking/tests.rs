@@ -1283,8 +1283,8 @@ fn snapshots_are_made_for_a_replica_when_it_can_be_copied_to_and_not_before() {
         let (_, plan) = planned(&inputs);
         let made = &plan.asked.create[0];
         let annotated = made.annotations().contains_key("eratrack.dev/replicate");
-        let mode = serde_json::to_value(made.spec.mode).expect("JSON");
-        assert_eq!((annotated, mode == "Local"), (local, local), "{phase}");
+        let said = serde_json::to_value(made.spec.mode).expect("JSON");
+        assert_eq!((annotated, said == "Local"), (local, local), "{phase}");
     }
 }
 
