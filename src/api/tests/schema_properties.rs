@@ -218,7 +218,11 @@ fn a_user_can_name_nothing_of_a_node() {
             .collect();
         names
     };
-    assert_eq!(fields("eratrackings"), ["claims", "granularity", "snapshots"]);
+    assert_eq!(fields("eratrackings"), ["claims", "granularity", "replica", "snapshots"]);
+    let crd = definition("eratrackings");
+    let replica = &schema(&crd)["properties"]["spec"]["properties"]["replica"]["properties"];
+    let replica: Vec<&String> = replica.as_object().unwrap().keys().collect();
+    assert_eq!(replica, ["claimName", "maxBytesPerSecond", "verify"]);
     assert_eq!(fields("erasnapshots"), ["claimName", "deadlineSeconds", "holdSeconds", "mode"]);
 }
 
