@@ -55,6 +55,8 @@ async fn agent(kubeconfig: PathBuf) -> AgentError {
         node: machine,
         node_name: node,
         boundaries: Arc::new(Semaphore::new(CONCURRENT_BOUNDARIES)),
+        seeds: Arc::new(Semaphore::new(1)),
+        copies: Arc::new(Semaphore::new(2)),
         devices: std::sync::Mutex::default(),
         holders: Holders::default(),
         contact: Contact::default(),

@@ -10,10 +10,11 @@ use eratrack_model::extents::ChangedBlocks;
 use eratrack_model::units::DevNo;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::agent::discover::{ClaimedVolume, DiscoverError, Node};
+use crate::agent::discover::{ClaimedVolume, DiscoverError, Node, ReplicaRefusal, ReplicaVolume};
 use crate::agent::stacks::{
-    Boundary, Changes, Found, FoundState, Health, HeldPoint, Insertion, Liveness, PointState,
-    StackError, Stacks, Tracked, Wanted, WantedPoint,
+    Attendant, Boundary, Changes, Found, FoundState, Health, HeldPoint, Insertion, Liveness,
+    PointState, ReplicaDone, ReplicaTask, ReplicaTrouble, StackError, Stacks, Tracked, Wanted,
+    WantedPoint, WantedReplica,
 };
 
 /// The size of each volume: 100 GiB.
@@ -117,6 +118,17 @@ impl Stacks for ManyVolumes {
         Ok(Changes { runs: ChangedBlocks::new(marked, 0, u64::MAX), marked_blocks })
     }
 
+    fn replicate(
+        &self,
+        _: &str,
+        _: &WantedReplica,
+        _: ReplicaTask,
+        _: &mut dyn Attendant,
+    ) -> Result<ReplicaDone, ReplicaTrouble> {
+        let (reason, message) = (Reason::ReplicaFailed, "there are no replicas".to_owned());
+        Err(ReplicaTrouble { reason, message, stopped: false })
+    }
+
     fn detach(&self, uid: &str) -> Result<(), StackError> {
         self.inner().stacks.remove(uid);
         Ok(())
@@ -129,6 +141,10 @@ impl Node for ManyVolumes {
         let next = u32::try_from(inner.numbers.len()).unwrap_or(u32::MAX);
         let minor = *inner.numbers.entry(volume.name.clone()).or_insert(next);
         Ok(DevNo { major: 253, minor })
+    }
+
+    fn find_replica(&self, volume: &ReplicaVolume) -> Result<DevNo, ReplicaRefusal> {
+        Err(ReplicaRefusal::NotLocal(volume.name.clone()))
     }
 
     fn write_counters(&self, _: DevNo) -> Option<[u64; 4]> {
