@@ -25,7 +25,7 @@ struct Bench {
     measure: fn() -> Outcome<String>,
 }
 
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 8] = [
     Bench { name: "era", measure: era::measure },
     Bench { name: "io", measure: io::measure },
     Bench { name: "stall", measure: stall::measure },
@@ -33,6 +33,7 @@ const BENCHES: [Bench; 7] = [
     Bench { name: "footprint", measure: footprint::measure },
     Bench { name: "ready", measure: ready::measure },
     Bench { name: "scale", measure: scale::measure },
+    Bench { name: "merging", measure: scale::merging },
 ];
 
 /// Runs the benchmarks whose name contains `filter`, and prints a table each.

@@ -22,18 +22,19 @@ use crate::{cluster::ETCD, failure::Outcome, process, progress};
 
 /// How many claims, if the environment says nothing else.
 const CLAIMS: usize = 1000;
+/// Merges are counted by the snapshot, whatever the number of claims.
+const CLAIMS_MERGED: usize = 100;
 const CLAIMS_VARIABLE: &str = "ERATRACK_BENCH_CLAIMS";
 /// How many snapshots of a claim are kept by default.
 const KEPT: usize = 24;
 /// Until as many are there, and each new one has the oldest deleted.
 const BEFORE: u64 = 3;
 const COUNTED: u64 = 5;
-const COUNTED_MERGES: u64 = 3;
 /// When the work of a minute is done: 1,000 snapshots begin over 50 s.
 const SECOND: u64 = 58;
 
 pub(super) fn measure() -> Outcome<String> {
-    let count = env::var(CLAIMS_VARIABLE).ok().map_or(Ok(CLAIMS), |it| it.parse())?;
+    let count = claims(CLAIMS)?;
     let fleet = Fleet::start(count)?;
     fleet.schedule(&every_minute(&json!({})))?;
     let dropping = counted(&fleet, BEFORE, COUNTED)?;
@@ -44,12 +45,22 @@ pub(super) fn measure() -> Outcome<String> {
     writeln!(text, "controller: {:.1} MiB resident, {:.1} at its peak", resident?, peak?)?;
     let events = each(&dropping, "events");
     text += &kept(count, KEPT, sizes(&fleet)?, events);
-    // From the middle, one of each claim a minute.
-    fleet.schedule(&every_minute(&json!({ "last": KEPT - 2, "hourly": 2 })))?;
-    let merging = counted(&fleet, BEFORE, COUNTED_MERGES)?;
-    text += "\n";
-    text += &merging.table("the same, each merged into the next one")?;
     Ok(text.trim_end().to_owned())
+}
+
+/// The same under another policy: what goes lies between others, and is merged into the next one first.
+pub(super) fn merging() -> Outcome<String> {
+    let count = claims(CLAIMS_MERGED)?;
+    let fleet = Fleet::start(count)?;
+    fleet.schedule(&every_minute(&json!({ "last": KEPT - 2, "hourly": 2 })))?;
+    let window = counted(&fleet, BEFORE, COUNTED)?;
+    let table =
+        window.table(&format!("{count} claims, one of each is merged into the next one"))?;
+    Ok(table.trim_end().to_owned())
+}
+
+fn claims(otherwise: usize) -> Outcome<usize> {
+    Ok(env::var(CLAIMS_VARIABLE).ok().map_or(Ok(otherwise), |it| it.parse())?)
 }
 
 /// How often something of this kind was created for each snapshot.
