@@ -48,11 +48,11 @@ pub(super) fn measure() -> Outcome<String> {
     Ok(text.trim_end().to_owned())
 }
 
-/// The same under another policy: what goes lies between others, and is merged into the next one first.
+/// The same under another policy: the oldest stays, for the hours that are to come, and what goes lies between it and others.
 pub(super) fn merging() -> Outcome<String> {
     let count = claims(CLAIMS_MERGED)?;
     let fleet = Fleet::start(count)?;
-    fleet.schedule(&every_minute(&json!({ "last": KEPT - 2, "hourly": 2 })))?;
+    fleet.schedule(&every_minute(&json!({ "last": KEPT - 2, "hourly": 24 })))?;
     let window = counted(&fleet, BEFORE, COUNTED)?;
     let table =
         window.table(&format!("{count} claims, one of each is merged into the next one"))?;

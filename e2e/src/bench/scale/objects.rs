@@ -10,7 +10,7 @@ pub(super) const NODES: usize = 20;
 /// The snapshots of each claim that are there at the beginning: one less than are kept by default.
 pub(super) const PAST: usize = 23;
 /// So many of these, the oldest, have a list: more than are pruned while somebody counts.
-pub(super) const WITH_LIST: usize = 16;
+pub(super) const WITH_LIST: usize = 10;
 
 const BLOCK: u64 = 256 << 10;
 const BLOCKS: u64 = (100 << 30) / BLOCK;
