@@ -135,15 +135,15 @@ pub(super) fn snapshot_status(
     time: &str,
     base: Option<(&str, &str)>,
 ) -> Value {
-    let listed = if index < WITH_LIST { RANGES } else { "" };
-    let ready = json!({ "type": "Ready", "status": "True", "reason": "Complete", "message": "2.5Mi of 100Gi changed",
+    let (listed, blocks) = if index < WITH_LIST { (RANGES, 10) } else { ("", 0) };
+    let ready = json!({ "type": "Ready", "status": "True", "reason": "Complete", "message": "some of 100Gi changed",
         "lastTransitionTime": time, "observedGeneration": 1 });
     let slices = json!({ "count": usize::from(!listed.is_empty()), "first": 0, "bytes": listed.len(),
         "sha256": hex_digest(listed.as_bytes()) });
     let mut status = json!({ "nodeName": of.claim.node, "volumeUID": of.volume_uid, "chainID": of.volume_uid,
         "boundaryTime": time, "era": index + 1, "type": "Full", "fullReason": "NoBaseline",
-        "sizeBytes": BLOCKS * BLOCK, "blockSizeBytes": BLOCK, "changed": "2.5Mi", "changedBytes": 10 * BLOCK,
-        "changedBlocks": 10, "listedBytes": 10 * BLOCK, "ranges": 1, "slices": slices, "conditions": [ready] });
+        "sizeBytes": BLOCKS * BLOCK, "blockSizeBytes": BLOCK, "changed": "some", "changedBytes": blocks * BLOCK,
+        "changedBlocks": blocks, "listedBytes": blocks * BLOCK, "ranges": blocks / 10, "slices": slices, "conditions": [ready] });
     if let (Some((name, uid)), Some(fields)) = (base, status.as_object_mut()) {
         fields.remove("fullReason");
         fields.insert("type".into(), json!("Incremental"));
@@ -193,6 +193,7 @@ mod tests {
         assert_eq!((&status["sinceEra"], &status["era"]), (&json!(1), &json!(2)));
         assert_eq!((&status["fullReason"], &status["base"]["uid"]), (&Value::Null, &json!("u")));
         let late = snapshot_status(&of, (WITH_LIST, "c"), "2026-01-01T00:20:00Z", Some(("b", "u")));
-        assert_eq!(late["status"]["slices"]["count"], 0);
+        let status = &late["status"];
+        assert_eq!((&status["slices"]["count"], &status["changedBlocks"]), (&json!(0), &json!(0)));
     }
 }
