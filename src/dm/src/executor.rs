@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use eratrack_model::Era;
 use eratrack_model::lvm::VgName;
 use eratrack_model::names::{DmUuid, Role, StackId};
-use eratrack_model::plan::{DeviceRef, Plan, PlannedTable, Step};
+use eratrack_model::plan::{DeviceRef, Member, Plan, PlannedTable, Step};
 use eratrack_model::table::Table;
 use eratrack_model::units::{Bytes, DevNo, Sectors};
 
@@ -135,6 +135,20 @@ pub struct Executor<'a, S: Surroundings> {
     pub observer: Observer<'a>,
 }
 
+/// X as it is just before it is held together with others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// X.
+    pub x: DevNo,
+    /// X-era.
+    pub era: DevNo,
+    /// What X goes on with; it waits in X's slot.
+    pub table: Option<Table>,
+    /// The era that is to end.
+    pub ends: Era,
+    read_ahead: Option<u64>,
+}
+
 struct Run<L> {
     locks: Vec<(VgName, L)>,
     outcome: Outcome,
@@ -143,9 +157,14 @@ struct Run<L> {
 impl<S: Surroundings> Executor<'_, S> {
     /// Runs a whole plan. Locks that it takes are given back however it ends.
     pub fn run(&self, plan: &Plan) -> Result<Outcome, StepError> {
+        self.run_steps(&plan.steps)
+    }
+
+    /// Runs a part of one.
+    pub fn run_steps(&self, steps: &[Step]) -> Result<Outcome, StepError> {
         let mut run = Run { locks: Vec::new(), outcome: Outcome::default() };
-        let of = plan.steps.len();
-        for (index, step) in plan.steps.iter().enumerate() {
+        let of = steps.len();
+        for (index, step) in steps.iter().enumerate() {
             (self.observer)(index, step);
             tracing::debug!(stack = %self.stack, number = index + 1, of, ?step, "step");
             self.step(step, &mut run).map_err(|source| StepError {
@@ -157,6 +176,67 @@ impl<S: Surroundings> Executor<'_, S> {
             })?;
         }
         Ok(run.outcome)
+    }
+
+    /// Makes X ready to be held: it is as planned, the table that it goes on with waits in its slot, and a kill from
+    /// here on is noted. Only [`Executor::called_off`] or [`Executor::gone_on`] ends that.
+    pub fn make_ready(&self, member: &Member) -> Result<Ready, StepErrorKind> {
+        let (x, expect) = (member.x, self.resolve(&member.expect)?);
+        self.verify(x, &expect)?;
+        let (ends, ..) = self.read_era()?;
+        let table = member.table.as_ref().map(|table| self.resolve(table)).transpose()?;
+        // Only another table resets it.
+        let read_ahead = match table {
+            Some(_) => Some(self.surroundings.read_ahead(x)?),
+            None => None,
+        };
+        let ready = Ready { x, era: self.own(Role::Era)?, table, ends, read_ahead };
+        self.surroundings.swapping(Some(Swapping { x, read_ahead }));
+        let loaded = ready.table.as_ref().map_or(Ok(()), |table| {
+            self.dm.load(x, table, Access::ReadWrite)?;
+            self.holds(x, Slot::Inactive, table)?;
+            self.holds(x, Slot::Live, &expect)
+        });
+        loaded.inspect_err(|_| self.called_off(&ready))?;
+        Ok(ready)
+    }
+
+    /// X was not held, or goes on with the table that it had.
+    pub fn called_off(&self, ready: &Ready) {
+        if let Some(table) = &ready.table
+            && let Err(error) = self.clear_slot(ready.x, table)
+        {
+            tracing::warn!(x = %ready.x, %error, "the slot is left as it is");
+        }
+        self.no_longer_swapping(ready.x);
+    }
+
+    /// X was held, and goes on.
+    pub fn gone_on(&self, ready: &Ready) -> Result<(), StepErrorKind> {
+        let kept =
+            ready.read_ahead.map_or(Ok(()), |kib| self.surroundings.set_read_ahead(ready.x, kib));
+        self.no_longer_swapping(ready.x);
+        Ok(kept?)
+    }
+
+    /// The era that has just begun, and the metadata: the one that follows the one that was to end, and no later one.
+    /// Else somebody began another in between, and what was written in this one would be in no list.
+    pub fn read_era_after(&self, ready: &Ready) -> Result<Outcome, StepErrorKind> {
+        let (era, used, total) = self.read_era()?;
+        if Some(era.0) != ready.ends.0.checked_add(1) {
+            return Err(StepErrorKind::Changed {
+                x: ready.era,
+                found: format!("era {era}"),
+                expected: format!("the one after {}", ready.ends),
+            });
+        }
+        Ok(Outcome { era: Some(era), metadata: Some((used, total)), drained: None })
+    }
+
+    fn no_longer_swapping(&self, x: DevNo) {
+        if self.dm.info(&x.into()).is_ok_and(|info| !info.suspended) {
+            self.surroundings.swapping(None);
+        }
     }
 
     fn step(&self, step: &Step, run: &mut Run<S::Lock>) -> Result<(), StepErrorKind> {
@@ -285,8 +365,10 @@ impl<S: Surroundings> Executor<'_, S> {
             (Ok(()), Some(kib)) => self.surroundings.set_read_ahead(x, kib),
             (Ok(()), None) | (Err(_), _) => Ok(()),
         };
-        if swapped.is_ok() || self.dm.info(&x.into()).is_ok_and(|info| !info.suspended) {
+        if swapped.is_ok() {
             self.surroundings.swapping(None);
+        } else {
+            self.no_longer_swapping(x);
         }
         swapped?;
         Ok(kept?)

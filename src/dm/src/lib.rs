@@ -8,6 +8,7 @@ pub mod executor;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 mod file_lock;
+pub mod hold;
 mod host;
 mod links;
 pub mod linux;

@@ -4,6 +4,7 @@
 //! table as its own nor changes extents in between. LVM unlinks the file when it gives the lock
 //! back (`lib/locking/file_locking.c` and `lib/misc/lvm-flock.c` in lvm2).
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,7 +47,7 @@ pub enum LockError {
 /// A volume group that LVM leaves alone until this is dropped.
 #[derive(Debug)]
 pub struct VolumeGroupLock {
-    _held: FileLock,
+    held: FileLock,
 }
 
 impl VolumeGroupLock {
@@ -54,9 +55,14 @@ impl VolumeGroupLock {
     pub fn take(machine: &Machine, vg: &VgName, deadline: Duration) -> Result<Self, LockError> {
         let path = machine.path(Path::new("/run/lock/lvm")).join(format!("V_{vg}"));
         match FileLock::take(&path, deadline) {
-            Ok(Some(held)) => Ok(Self { _held: held }),
+            Ok(Some(held)) => Ok(Self { held }),
             Ok(None) => Err(LockError::Deadline { vg: vg.clone(), waited: deadline, path }),
             Err(source) => Err(LockError::Io { vg: vg.clone(), path, source }),
         }
+    }
+
+    /// Another handle of the lock, which is held until both are closed.
+    pub(crate) fn duplicate(&self) -> io::Result<File> {
+        self.held.duplicate()
     }
 }

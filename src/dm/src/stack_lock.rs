@@ -5,7 +5,7 @@
 //! also when the disk of the metadata does not. Not in `/run/lock`, where everybody may write on
 //! some distributions.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -79,6 +79,11 @@ impl StackLock {
     /// The lock as a child's standard input: the stack stays locked until the child has ended too.
     pub(crate) fn to_inherit(&self) -> io::Result<Stdio> {
         self.held.duplicate().map(Stdio::from)
+    }
+
+    /// Another handle of the lock, which is held until both are closed.
+    pub(crate) fn duplicate(&self) -> io::Result<File> {
+        self.held.duplicate()
     }
 
     /// The stack stays locked until every such child has ended.

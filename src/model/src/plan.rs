@@ -6,6 +6,7 @@
 mod boundary;
 mod eligible;
 mod insert;
+mod member;
 mod point;
 mod remove;
 mod shape;
@@ -20,6 +21,7 @@ use crate::table::Table;
 use crate::units::{Bytes, DevNo, Granularity, Sectors};
 
 pub use eligible::eligible;
+pub use member::Member;
 pub use point::CHUNK as POINT_CHUNK;
 pub use shape::{era_table, is_live_table, live_table, origin_table};
 

@@ -5,7 +5,9 @@ mod common;
 use std::path::Path;
 
 use common::{Machine, STRIPED, THICK, THIN, desired, store, volume};
-use eratrack_model::plan::{Plan, plan, plan_boundary, plan_end_point_in_time, plan_point_in_time};
+use eratrack_model::plan::{
+    Plan, Step, plan, plan_boundary, plan_end_point_in_time, plan_point_in_time,
+};
 use eratrack_model::stack::Desired;
 
 fn golden(name: &str, plan: &Plan) {
@@ -117,4 +119,26 @@ fn what_others_did() {
     golden("reloaded_remove", &untrack(&reloaded));
     reloaded.x = None;
     golden("gone_remove", &untrack(&reloaded));
+}
+
+/// In a group the middles happen together; nothing else of a plan is left out or another.
+#[test]
+fn a_members_parts_are_its_plan() {
+    let whole = tracked(THICK, true);
+    let boundary = plan_boundary(&whole.observe()).unwrap();
+    let point = plan_point_in_time(&whole.observe(), &store()).unwrap();
+    for (plan, begins_point) in [(&boundary, false), (&point, true)] {
+        let member = plan.as_member().expect("it draws a boundary");
+        assert_eq!(member.table.is_some(), begins_point);
+        let is_lock = |step: &&Step| {
+            matches!(step, Step::LockVolumeGroup { .. } | Step::UnlockVolumeGroup { .. })
+        };
+        let rest: Vec<_> = plan.steps.iter().filter(|step| !is_lock(step)).collect();
+        let (before, after) = (member.before.len(), member.after.len());
+        assert_eq!(rest.len(), before + 3 + after, "checkpoint, read the era, swap");
+        assert_eq!(rest[..before], member.before.iter().collect::<Vec<_>>());
+        assert_eq!(rest[before + 3..], member.after.iter().collect::<Vec<_>>());
+        assert!(member.lock.is_some());
+    }
+    assert!(untrack(&whole).as_member().is_none());
 }

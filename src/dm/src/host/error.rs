@@ -5,8 +5,10 @@ use eratrack_model::plan::Step;
 use eratrack_model::refusal::Refusal;
 use eratrack_model::units::DevNo;
 
+use super::group::GROUP_MAX;
 use super::stage::StageError;
 use crate::executor::{StepError, StepErrorKind};
+use crate::hold::HoldError;
 use crate::linux::LoopError;
 use crate::lvm_tool::LvmError;
 use crate::machine::MachineError;
@@ -127,6 +129,27 @@ pub enum HostError {
     /// LVM did not make or find a volume for the metadata.
     #[error(transparent)]
     Lvm(#[from] LvmError),
+    /// A group could not be held; no boundary was drawn.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
+    /// A group has no volumes, or too many.
+    #[error(
+        "a group of {volumes} volumes on one machine cannot be held: it may have 1 to {GROUP_MAX}"
+    )]
+    GroupSize {
+        /// How many.
+        volumes: usize,
+    },
+    /// A volume of a group stands on another one of it, and would wait for it.
+    #[error(
+        "device {upper} stands on device {lower}, which is of the same group and would be suspended beneath it: track them apart"
+    )]
+    GroupNested {
+        /// The upper one.
+        upper: DevNo,
+        /// The lower one.
+        lower: DevNo,
+    },
     /// A device of ours is open.
     #[error("device {name} is open {open_count} times; close what uses it")]
     InUse {
@@ -185,7 +208,7 @@ impl HostError {
         match self {
             Self::Refused(refusal) => refusal.reason(),
             Self::Store(store) => store.reason(),
-            Self::Sizing(_) => "LimitExceeded",
+            Self::Sizing(_) | Self::GroupSize { .. } => "LimitExceeded",
             Self::Step(step) if is_in_use(step) => "DeviceBusy",
             Self::Step(step) if is_too_slow(step) => match *step.step {
                 Step::Drain { .. } => "BoundaryTimeout",
@@ -210,7 +233,10 @@ impl HostError {
             Self::Pool(error) => error.reason(),
             Self::Lvm(error) => error.reason(),
             Self::Stage(stage) => stage.reason(),
+            Self::Hold(HoldError::Late { .. }) => "BoundaryTimeout",
             Self::Plan { .. }
+            | Self::Hold(_)
+            | Self::GroupNested { .. }
             | Self::Lock(StackLockError::Io { .. })
             | Self::DeviceMapper(_)
             | Self::NewEra(_)
@@ -228,7 +254,7 @@ impl HostError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.is_transient(),
-            Self::Lock(StackLockError::Deadline { .. }) => true,
+            Self::Lock(StackLockError::Deadline { .. }) | Self::Hold(_) => true,
             Self::Step(step) => {
                 is_in_use(step)
                     || is_too_slow(step)

@@ -12,6 +12,7 @@ mod changes;
 mod detach;
 mod ends;
 mod error;
+mod group;
 mod held;
 mod mapping;
 mod measure;
@@ -40,6 +41,7 @@ use eratrack_model::record::Keeper;
 use eratrack_model::stack::Observed;
 
 use crate::executor::{Executor, Outcome};
+use crate::hold::{Holder, Nobody};
 use crate::linux::{Loops, Nodes};
 use crate::machine::Machine;
 use crate::port::DeviceMapper;
@@ -47,6 +49,7 @@ use crate::stack_lock::StackLock;
 use crate::store::FileStore;
 
 pub use error::HostError;
+pub use group::{GROUP_MAX, GroupError, HOLD_DEADLINE, Joined, Joining};
 pub use held::{HeldByHand, Released};
 pub use place::{AreaState, Finding, FoundPool, PoolArea, PoolState};
 pub use point::{COPIES_TO_COME, PointInTime};
@@ -80,6 +83,8 @@ pub struct Host {
     lock_deadline: Duration,
     keeper: Keeper,
     observer: MomentObserver,
+    holder: Arc<dyn Holder>,
+    hold_deadline: Duration,
 }
 
 impl fmt::Debug for Host {
@@ -103,6 +108,8 @@ impl Host {
             lock_deadline,
             keeper,
             observer: Arc::new(|_| ()),
+            holder: Arc::new(Nobody),
+            hold_deadline: HOLD_DEADLINE,
         }
     }
 
@@ -110,6 +117,20 @@ impl Host {
     #[must_use]
     pub fn observed_by(mut self, observer: MomentObserver) -> Self {
         self.observer = observer;
+        self
+    }
+
+    /// The same host, with somebody who holds groups of volumes.
+    #[must_use]
+    pub fn with_holder(mut self, holder: Arc<dyn Holder>) -> Self {
+        self.holder = holder;
+        self
+    }
+
+    /// The same with another limit to how long a group is held.
+    #[must_use]
+    pub fn with_hold_deadline(mut self, deadline: Duration) -> Self {
+        self.hold_deadline = deadline;
         self
     }
 

@@ -40,6 +40,18 @@ pub struct PointInTime {
     _reader: FileLock,
 }
 
+impl PointInTime {
+    pub(super) fn held(
+        boundary: Boundary,
+        device: DevNo,
+        copies: Bytes,
+        record: Record,
+        reader: FileLock,
+    ) -> Self {
+        Self { boundary, device, copies, record, _reader: reader }
+    }
+}
+
 impl Host {
     /// Begins a point in time: a boundary, and X as it was then in a device of its own. What X held
     /// is kept in a file of that size, or of a size that fits.
@@ -65,7 +77,7 @@ impl Host {
         Ok(PointInTime { boundary, device, copies, record, _reader: reader })
     }
 
-    fn has_snapshots(&self) -> Result<(), HostError> {
+    pub(super) fn has_snapshots(&self) -> Result<(), HostError> {
         for target in ["snapshot", "snapshot-origin"] {
             if !self.dm.has_target(target)? {
                 return Err(Refusal::TargetMissing { target: "snapshot" }.into());
@@ -115,7 +127,7 @@ impl Host {
         Ok((boundary, size, snapshot.number))
     }
 
-    fn make_copy_store(
+    pub(super) fn make_copy_store(
         &self,
         record: &Record,
         size: Option<Bytes>,
@@ -207,7 +219,11 @@ impl Host {
         self.end_if_abandoned(&lock, record)
     }
 
-    fn end_point_locked(&self, lock: &StackLock, record: &Record) -> Result<(), HostError> {
+    pub(super) fn end_point_locked(
+        &self,
+        lock: &StackLock,
+        record: &Record,
+    ) -> Result<(), HostError> {
         let observed = self.observe(&record.stack, self.locate(record)?)?;
         let plan = plan::plan_end_point_in_time(&observed)?;
         self.execute(lock, &observed, &plan)?;

@@ -1,15 +1,17 @@
 //! What an earlier process left, at the start of this one.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use eratrack_model::lvm::{LvmName, LvmUuid, VgName};
-use eratrack_model::names::StackId;
+use eratrack_model::names::{Role, StackId};
 use eratrack_model::record::{Phase, Record};
+use eratrack_model::table::Table;
 
 use super::{Host, HostError, Liveness, Recovered, Recovery};
 use crate::era_status::EraStatus;
 use crate::executor::Swapping;
-use crate::port::{DmErrorKind, Info};
+use crate::port::{DmErrorKind, Info, Lookup, Slot};
 use crate::stack_lock::StackLock;
 use crate::store::StoreError;
 
@@ -19,12 +21,24 @@ impl Host {
     /// from it.
     pub fn recover(&self) -> Result<Vec<Recovered>, HostError> {
         let stacks = self.all_stacks()?;
+        self.wake_all(&stacks);
         let ours = stacks.into_iter().filter(|stack| !self.is_kept_by_another(stack));
         let recovered = ours.map(|stack| {
             let outcome = self.recover_stack(&stack);
             Recovered { stack, outcome }
         });
         Ok(recovered.collect())
+    }
+
+    /// What a group has left suspended runs again before anything else is done: one volume's recovery may take its time.
+    fn wake_all(&self, stacks: &BTreeSet<StackId>) {
+        for stack in stacks.iter().filter(|stack| !self.is_kept_by_another(stack)) {
+            // Where somebody is at work still, nothing is left; its own recovery waits for that.
+            let Ok(lock) = StackLock::take(&self.machine, stack, Duration::ZERO) else { continue };
+            if let Err(error) = self.wake(&lock, stack) {
+                tracing::warn!(%stack, %error, "its recovery tries again");
+            }
+        }
     }
 
     /// The same for one stack, for one that could not be cleared up before.
@@ -113,6 +127,21 @@ impl Host {
     /// no such process noted is left to whoever suspended it. LVM's volumes are resumed with LVM's
     /// lock.
     pub(super) fn wake(&self, lock: &StackLock, stack: &StackId) -> Result<(), HostError> {
+        let Some(Swapping { x, .. }) = lock.swap_cut_short() else { return Ok(()) };
+        let group = match self.find(&x.into())? {
+            Some(info) if info.suspended => volume_group(&info),
+            _ => None,
+        };
+        let locked = group.map(|group| self.lock_group(&group)).transpose();
+        let _lvm = locked.map_err(|e| HostError::Unexpected {
+            stack: stack.clone(),
+            what: format!("{x} is suspended: {e}"),
+        })?;
+        self.wake_locked(lock, stack)
+    }
+
+    /// The same for who has LVM's lock already.
+    pub(super) fn wake_locked(&self, lock: &StackLock, stack: &StackId) -> Result<(), HostError> {
         let Some(Swapping { x, read_ahead }) = lock.swap_cut_short() else { return Ok(()) };
         if let Some(info) = self.find(&x.into())? {
             self.resume(stack, &info)?;
@@ -125,20 +154,31 @@ impl Host {
     }
 
     fn resume(&self, stack: &StackId, x: &Info) -> Result<(), HostError> {
-        if !x.suspended {
+        if !x.suspended || !x.live {
             return Ok(());
         }
-        let locked = volume_group(x).map(|group| self.lock_group(&group)).transpose();
-        let _lvm = locked.map_err(|e| HostError::Unexpected {
-            stack: stack.clone(),
-            what: format!("{} is suspended: {e}", x.name),
-        })?;
-        let again = self.dm.info(&x.number.into())?;
-        if again.suspended && again.live && !again.inactive {
-            tracing::warn!(device = %x.name, "resuming a device that was left suspended");
-            self.dm.swap(x.number)?;
+        if x.inactive {
+            // A group was to go on with it. Somebody else's is theirs to make live.
+            if !self.leads_to_ours(stack, self.dm.table(x.number, Slot::Inactive)?.as_ref())? {
+                return Ok(());
+            }
+            self.dm.clear(x.number)?;
         }
-        Ok(())
+        tracing::warn!(device = %x.name, "resuming a device that was left suspended");
+        Ok(self.dm.swap(x.number)?)
+    }
+
+    /// Whether a table leads to a device of the stack's.
+    fn leads_to_ours(&self, stack: &StackId, table: Option<&Table>) -> Result<bool, HostError> {
+        let Some(table) = table else { return Ok(false) };
+        for role in [Role::Origin, Role::Era, Role::Base] {
+            if let Some(own) = self.find(&Lookup::Uuid(stack.uuid(role)))?
+                && table.devices().any(|device| *device == own.number)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) fn within<T>(limit: Duration, call: impl FnOnce(&AtomicBool) -> T) ->
 extern "C" fn nothing(_: c_int) {}
 
 /// A signal that is ignored interrupts nothing.
-fn install() {
+pub(super) fn install() {
     static INSTALLED: Once = Once::new();
     // SAFETY: the structure is zero, which is valid for all its fields, but for the handler, which
     // does nothing and so is safe to run at any moment.
@@ -60,12 +60,12 @@ fn install() {
     });
 }
 
-fn this_thread() -> pid_t {
+pub(super) fn this_thread() -> pid_t {
     // SAFETY: takes nothing and always succeeds.
     unsafe { libc::gettid() }
 }
 
-fn interrupt(thread: pid_t) {
+pub(super) fn interrupt(thread: pid_t) {
     let (process, thread) = (std::process::id(), c_long::from(thread));
     // SAFETY: numbers alone; a thread of this process that is gone by now is an error (ESRCH).
     unsafe { libc::syscall(libc::SYS_tgkill, c_long::from(process), thread, SIGNAL) };

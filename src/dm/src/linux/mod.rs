@@ -1,6 +1,7 @@
 //! The real kernel: ioctls, loop devices, device nodes.
 
 mod deadline;
+mod helper;
 mod loops;
 mod nodes;
 mod raw;
@@ -18,6 +19,7 @@ use eratrack_model::table::Table;
 use eratrack_model::units::DevNo;
 use rustix::io::Errno;
 
+pub use helper::{HelperProcess, Watcher, serve};
 pub use loops::{LoopError, Loops};
 pub use nodes::Nodes;
 

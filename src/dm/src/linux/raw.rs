@@ -58,6 +58,7 @@ const fn dm_opcode(number: u8) -> Opcode {
 #[derive(Clone, Copy)]
 pub(super) enum Call {
     Remove,
+    Suspend,
     Resume,
     Status,
     ClearTable,
@@ -141,7 +142,7 @@ pub(super) fn call(control: impl AsFd, call: Call, mut header: Header) -> Result
             Call::Remove => {
                 ioctl(control, Updater::<{ dm_opcode(4) }, Header>::new(&mut header))?;
             }
-            Call::Resume => {
+            Call::Suspend | Call::Resume => {
                 ioctl(control, Updater::<{ dm_opcode(6) }, Header>::new(&mut header))?;
             }
             Call::Status => {
@@ -156,6 +157,27 @@ pub(super) fn call(control: impl AsFd, call: Call, mut header: Header) -> Result
         }
     }
     Ok(header)
+}
+
+/// `struct dm_target_msg` (include/uapi/linux/dm-ioctl.h) behind its header.
+#[repr(C)]
+struct Message {
+    header: Header,
+    sector: u64,
+    text: [u8; 16],
+}
+
+const MESSAGE_SIZE: u32 = HEADER_SIZE + 24;
+const _: () = assert!(size_of::<Message>() == MESSAGE_SIZE as usize);
+
+/// Has an era device begin a new era, with nothing allocated here.
+pub(super) fn checkpoint(control: impl AsFd, dev: DevNo) -> Result<(), Errno> {
+    let header = Header { data_size: MESSAGE_SIZE, ..Header::of_number(dev) };
+    let mut message = Message { header, sector: 0, text: *b"checkpoint\0\0\0\0\0\0" };
+    // SAFETY: as for `call`: the opcode carries the size of `Header`, with which the value begins; the kernel reads and
+    // writes `data_size` bytes, which is the size of the whole.
+    unsafe { ioctl(control, Updater::<{ dm_opcode(14) }, Message>::new(&mut message)) }?;
+    Ok(())
 }
 
 /// `huge_encode_dev` (`include/linux/kdev_t.h`).

@@ -3,6 +3,7 @@
 
 pub(crate) mod load;
 pub(crate) mod mortal;
+pub(crate) mod promise;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -100,6 +101,11 @@ pub(crate) fn assert_none_suspended() {
     let suspended: Vec<_> =
         attributes("suspended").into_iter().filter(|(_, state)| state != "0").collect();
     assert!(suspended.is_empty(), "suspended: {suspended:?}");
+}
+
+/// The same as a question.
+pub(crate) fn none_suspended() -> bool {
+    attributes("suspended").iter().all(|(_, state)| state == "0")
 }
 
 /// Nothing of ours is on the machine: no device, no file.
