@@ -3,6 +3,7 @@
 
 mod era;
 mod footprint;
+mod group;
 mod io;
 mod ready;
 mod replicate;
@@ -29,6 +30,7 @@ const BENCHES: [Bench; 8] = [
     Bench { name: "era", measure: era::measure },
     Bench { name: "io", measure: io::measure },
     Bench { name: "stall", measure: stall::measure },
+    Bench { name: "group", measure: group::measure },
     Bench { name: "replicate", measure: replicate::measure },
     Bench { name: "footprint", measure: footprint::measure },
     Bench { name: "ready", measure: ready::measure },

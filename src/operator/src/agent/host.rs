@@ -390,8 +390,11 @@ fn stack_error(error: &HostError) -> StackError {
         | HostError::Stage(_)
         | HostError::Pool(_)
         | HostError::Lvm(_)
+        | HostError::GroupSize { .. }
+        | HostError::GroupNested { .. }
         | HostError::Plan { .. } => Hope::Later,
         HostError::Step(_)
+        | HostError::Hold(_)
         | HostError::Lock(_)
         | HostError::DeviceMapper(_)
         | HostError::NewEra(_)

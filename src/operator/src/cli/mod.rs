@@ -46,6 +46,9 @@ enum Command {
     Device(device::DeviceCommand),
     /// Ask a cluster about changed blocks; the same as `kubectl era`, once this file is in the path as kubectl-era
     Kubectl(kubectl::KubectlArgs),
+    /// Hold several volumes suspended for a moment: what an agent starts, and nobody else
+    #[command(hide = true)]
+    HoldGroup,
     /// Write the manual pages
     ///
     /// Example: eratrack man /usr/local/share/man/man1
@@ -80,6 +83,10 @@ pub(crate) fn run() -> Result<(), Failure> {
             Ok(device::run(command)?)
         }
         Command::Kubectl(args) => ask(&cli.log, args),
+        Command::HoldGroup => {
+            telemetry::init_for_command(&cli.log).map_err(Failure::other)?;
+            eratrack_dm::linux::serve(&|_| ()).map_err(Failure::other)
+        }
         Command::Man { dir } => manual(&dir).map_err(Failure::other),
         Command::Completion { shell } => completion(shell, Cli::command(), "eratrack"),
     }

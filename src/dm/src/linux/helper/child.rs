@@ -2,7 +2,7 @@
 //!
 //! While devices are suspended nothing here may wait for them: not the memory, which is locked and was touched before,
 //! not the kernel's allocations in our name, which do not write anything back for it (`PR_SET_IO_FLUSHER`), and no file.
-#![allow(unsafe_code, reason = "signals that no crate sets; the block says why it is sound")]
+#![allow(unsafe_code, reason = "signals that no crate sets; each block says why it is sound")]
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -31,6 +31,9 @@ const ASKED: [c_int; 7] = [
     libc::SIGUSR2,
 ];
 
+/// How much longer than twice the deadline it lives, in seconds.
+const LAST_RESORT: u64 = 4;
+
 /// Reads an order, carries it out and says what came of it.
 pub fn serve(watcher: Watcher<'_>) -> io::Result<()> {
     let mut told = String::new();
@@ -42,6 +45,10 @@ pub fn serve(watcher: Watcher<'_>) -> io::Result<()> {
             let _ = io::stdout().lock().write_all(format!("{ANSWER}{answer}\n").as_bytes());
         }
     };
+    // A mistake of its own must not hold anybody: the signal ends it, and whoever waits for it resumes all.
+    let longest = order.deadline.as_secs().saturating_mul(2).saturating_add(LAST_RESORT);
+    // SAFETY: a number of seconds; the signal's disposition is the default, to end the process.
+    unsafe { libc::alarm(u32::try_from(longest).unwrap_or(u32::MAX)) };
     match make_ready() {
         Ok(control) => together::hold(&control, &order, watcher, say),
         Err(error) => say(Answer::NotReady(error.to_string())),

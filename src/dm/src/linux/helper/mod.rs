@@ -26,7 +26,7 @@ pub use child::{Watcher, serve};
 /// What its line begins with: a test's program prints others.
 const ANSWER: &str = "eratrack-held ";
 /// How long it is waited for beyond the order's deadline: it makes ready before, and resumes after.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// An answer is no longer.
 const LONGEST: usize = 1 << 20;
 
@@ -80,6 +80,10 @@ impl Holder for HelperProcess {
         let told = serde_json::to_vec(order).map_err(|e| HoldError::Start(e.into()))?;
         let mut child = self.start(locks).map_err(HoldError::Start)?;
         let answer = tell(&mut child, &told).and_then(|()| listen(&mut child, order.deadline));
+        if !matches!(answer, Ok(Some(_))) {
+            // Whatever it is at: it shall do nothing more, for its devices are about to be resumed.
+            let _ = child.kill();
+        }
         // Its answer is its last act, unless a call of its hangs in the kernel.
         std::thread::spawn(move || child.wait());
         match answer.map_err(|error| tracing::warn!(%error, "no answer of the helper")) {

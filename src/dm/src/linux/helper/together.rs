@@ -127,7 +127,8 @@ impl Group<'_> {
     /// All go on with what they had.
     fn call_off(&self, phase: Phase) -> Answer {
         // What is interrupted from here on is not why.
-        let (refused, waiting) = (self.state().refused, self.behind(phase));
+        let refused = self.state().refused;
+        let waiting = self.behind(phase);
         self.go_to(Phase::Undo);
         if phase == Phase::Suspend {
             self.interrupt();

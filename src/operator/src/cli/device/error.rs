@@ -19,6 +19,8 @@ use crate::exit::Code;
 pub(crate) enum DeviceError {
     #[error("only root can change device-mapper devices; run it with sudo")]
     NotRoot,
+    #[error("stack {stack} was named twice; name each once")]
+    Twice { stack: eratrack_model::names::StackId },
     #[error("this kernel has no device mapper; load the module dm-mod")]
     NoDeviceMapper(#[source] DmError),
     #[error("this kernel has no dm-era; load or install the module dm-era")]
@@ -92,6 +94,7 @@ impl DeviceError {
             Self::NoDevice { .. } | Self::NotTracked { .. } => Code::NotFound,
             Self::NeedsStage { .. }
             | Self::NoBlockDevice { .. }
+            | Self::Twice { .. }
             | Self::StackName { .. }
             | Self::NoImage { .. }
             | Self::Size(_) => Code::Refused,
@@ -116,7 +119,10 @@ fn of_host(error: &HostError) -> Code {
         HostError::Stage(error) => of_stage(error),
         HostError::Pool(error) => of_pool(error),
         HostError::Lvm(error) => of_lvm(error),
-        HostError::Sizing(_) | HostError::KeptByAnother { .. } => Code::Refused,
+        HostError::Sizing(_)
+        | HostError::KeptByAnother { .. }
+        | HostError::GroupSize { .. }
+        | HostError::GroupNested { .. } => Code::Refused,
         HostError::Lock(StackLockError::Deadline { .. })
         | HostError::Held { .. }
         | HostError::InUse { .. } => Code::Busy,
@@ -130,6 +136,7 @@ fn of_host(error: &HostError) -> Code {
         | HostError::Plan { .. }
         | HostError::Step(_)
         | HostError::Loop(_)
+        | HostError::Hold(_)
         | HostError::Machine(_)
         | HostError::PointInTimeLost { .. }
         | HostError::Shown { .. }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use eratrack_dm::linux::Kernel;
+use eratrack_dm::hold::HoldError;
+use eratrack_dm::linux::{HelperProcess, Kernel};
 use eratrack_dm::machine::Machine;
 use eratrack_dm::store::StoreConfig;
 use eratrack_dm::{DeviceMapper as _, Host, HostConfig};
@@ -63,6 +64,13 @@ impl MachineArgs {
             ..StoreConfig::new(&self.state_dir)
         }
     }
+}
+
+/// Who holds several volumes of this machine at once: this program, started again.
+pub(super) fn holder() -> Result<Arc<HelperProcess>, DeviceError> {
+    let program = std::env::current_exe();
+    let program = program.map_err(|error| DeviceError::Host(HoldError::Start(error).into()))?;
+    Ok(Arc::new(HelperProcess::new(program, ["hold-group"])))
 }
 
 fn kernel() -> Result<Kernel, DeviceError> {

@@ -55,7 +55,10 @@ pub(crate) enum DeviceCommand {
     /// Draw a boundary: `changed --since` the era it prints lists what is written from now on
     ///
     /// Example: ERA=$(eratrack device boundary data --output name)
-    Boundary(snapshot::OfStackArgs),
+    ///
+    /// Of several devices it is one boundary, at one instant: all are suspended together, for milliseconds, and an era is
+    /// printed for each, in the order given.
+    Boundary(snapshot::BoundaryArgs),
     /// Take era's metadata snapshot and leave it held, for as many readings of one moment as you like
     ///
     /// Reading commands hold and release one by themselves; this is for reading several times, or with other tools. Until it
