@@ -20,8 +20,8 @@ use kit::{Disk, VolumeGroup};
 
 /// What a helper is called with.
 const HELPER: &str = "be-the-helper";
-const SIZES: [usize; 3] = [1, 10, 50];
-const ROUNDS: usize = 60;
+/// How many volumes, and how often.
+const SIZES: [(usize, usize); 3] = [(1, 100), (10, 40), (50, 20)];
 const MIB: u64 = 8;
 /// Longer than any round, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ fn main() -> io::Result<()> {
     if std::env::args().any(|word| word == HELPER) {
         return serve(&|_| ());
     }
-    let most = SIZES[SIZES.len() - 1];
+    let (most, _) = SIZES[SIZES.len() - 1];
     let dir = kit::metadata_dir(128);
     let group = VolumeGroup::new([Disk::new(most as u64 * MIB + 64).into_backing()]);
     let host = Host::new(HostConfig {
@@ -60,8 +60,8 @@ fn main() -> io::Result<()> {
             let over = &over;
             scope.spawn(move || write(&volume.path, over, &AtomicU64::new(0), &AtomicU64::new(0)));
         }
-        for size in SIZES {
-            for _ in 0..ROUNDS {
+        for (size, rounds) in SIZES {
+            for _ in 0..rounds {
                 round(&host, &records[..size], &gap, &count);
             }
         }
