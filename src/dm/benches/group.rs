@@ -21,7 +21,7 @@ use kit::{Disk, VolumeGroup};
 /// What a helper is called with.
 const HELPER: &str = "be-the-helper";
 /// How many volumes, and how often.
-const SIZES: [(usize, usize); 3] = [(1, 100), (10, 40), (50, 20)];
+const SIZES: [(usize, usize); 3] = [(1, 100), (10, 30), (50, 10)];
 const MIB: u64 = 8;
 /// Longer than any round, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -117,17 +117,12 @@ impl Host {
         for (index, place) in order.iter().enumerate() {
             self.join(&joining[*place], parts).map_err(of_member(index))?;
         }
-        let stands_on = |upper: &Part<'_>, lower: &Part<'_>| {
-            let (upper, lower) = (upper.joining.record.x, lower.joining.record.x);
-            upper != lower
-                && self
-                    .machine
-                    .beneath(upper)
-                    .is_ok_and(|all| all.iter().any(|beneath| beneath.number == lower))
-        };
-        for (index, upper) in parts.iter().enumerate() {
-            if let Some(lower) = parts.iter().find(|lower| stands_on(upper, lower)) {
-                let (upper, lower) = (upper.joining.record.x, lower.joining.record.x);
+        let all: Vec<DevNo> = parts.iter().map(|part| part.joining.record.x).collect();
+        for (index, &upper) in all.iter().enumerate() {
+            let beneath = self.machine.beneath(upper).map_err(HostError::from);
+            let beneath = beneath.map_err(of_member(index))?;
+            let is_other = |number: DevNo| number != upper && all.contains(&number);
+            if let Some(lower) = beneath.into_iter().map(|it| it.number).find(|it| is_other(*it)) {
                 return Err(of_member(index)(HostError::GroupNested { upper, lower }));
             }
         }
