@@ -34,8 +34,7 @@ chain=$(of "$to" .status.chainID) || none "$to is not complete"
 next=$to all=
 while :; do
     since=$(of "$next" .status.sinceEra) || none "$next is full ($(of "$next" .status.fullReason))"
-    list "$next"
-    all="$all,$list"
+    list "$next"; all="$all,$list"
     [ "$since" -gt "$start" ] || break
     next=$(printf %s "$snapshots" | jq -er --arg chain "$chain" --argjson since "$since" --argjson era "$(of "$next" .status.era)" \
         '[.items[] | select(.status.chainID == $chain and .status.era >= $since and .status.era < $era)]
