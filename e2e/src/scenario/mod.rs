@@ -63,6 +63,9 @@ pub(crate) fn all() -> Vec<Vec<Vec<Scenario>>> {
             scenario("cluster_lvm_lock", lvm_lock::run),
             scenario("cluster_deltas", deltas::run),
         ],
+    ];
+    // Nobody kills their agents.
+    let long = vec![
         vec![scenario("cluster_breakers_of_nodes", two_nodes::run)],
         vec![scenario("cluster_replication", replication::run)],
     ];
@@ -77,5 +80,5 @@ pub(crate) fn all() -> Vec<Vec<Vec<Scenario>>> {
         scenario("cluster_uninstall_refused", uninstall::refused),
         scenario("cluster_uninstall", uninstall::uninstall),
     ];
-    vec![lanes, vec![alone], vec![last]]
+    vec![lanes, long, vec![alone], vec![last]]
 }

@@ -14,8 +14,8 @@ use crate::{
     failure::Outcome,
 };
 
-/// How often all three are written, copied and compared: thirty comparisons.
-const ROUNDS: u64 = 10;
+/// How often all three are written, copied and compared: sixty comparisons.
+const ROUNDS: u64 = 20;
 /// After a chain broke, everything is copied again; an insertion is a minute old before another follows it.
 const AGAIN: Duration = Duration::from_secs(180);
 
