@@ -26,7 +26,7 @@ struct Bench {
     measure: fn() -> Outcome<String>,
 }
 
-const BENCHES: [Bench; 8] = [
+const BENCHES: &[Bench] = &[
     Bench { name: "era", measure: era::measure },
     Bench { name: "io", measure: io::measure },
     Bench { name: "stall", measure: stall::measure },
