@@ -20,9 +20,21 @@ pub struct Seal {
     pub ends: Digest,
     /// What is in X, as far as it says so there.
     pub contents: Contents,
-    /// The first boot after it that looked at it; none yet. It tells nothing in a later one.
+    /// The first look at it after that; none yet. It tells nothing in a later boot, nor of a device
+    /// made anew since, whose count of writes has begun again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub used_in: Option<BootId>,
+    pub used: Option<Use>,
+}
+
+/// A look at a seal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Use {
+    /// In which boot.
+    pub boot: BootId,
+    /// The sequence number of the device whose writes are counted (`diskseq`); none if it was not
+    /// there.
+    pub sequence: Option<u64>,
 }
 
 /// What is in a device, by the marks at its start.
@@ -49,8 +61,8 @@ pub struct DigestError(String);
 /// What is found after the boot, before era is back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    /// The boot that runs.
-    pub boot: BootId,
+    /// The boot that runs, and the device whose writes are counted.
+    pub now: Use,
     /// X's table.
     pub table: Option<Table>,
     /// Writes and discards that X, or what an X of ours is put over, has completed or begun since
@@ -86,8 +98,9 @@ pub enum Break {
         /// The record's.
         recorded: BootId,
     },
-    /// A boot came between that looked at it, and did not put era back.
-    #[error("its seal was used in boot {0}, and the device may have been written since")]
+    /// It was looked at before, in another boot or of another making of the device, and era was not
+    /// put back.
+    #[error("its seal was looked at in boot {0}, and the device may have been written since")]
     Used(BootId),
     /// X maps something else now.
     #[error("the device's table is {now}, not {recorded}")]
@@ -128,8 +141,10 @@ pub fn judge(record: &Record, found: &Evidence, trust: Trust) -> Result<Proof, B
     if seal.boot != record.boot {
         return Err(Break::OtherBoot { sealed: seal.boot.clone(), recorded: record.boot.clone() });
     }
-    if let Some(used) = seal.used_in.as_ref().filter(|boot| **boot != found.boot) {
-        return Err(Break::Used(used.clone()));
+    if let Some(used) = &seal.used
+        && (*used != found.now || used.sequence.is_none())
+    {
+        return Err(Break::Used(used.boot.clone()));
     }
     if found.table.as_ref() != Some(&record.original) {
         let line = |table: &Table| table.to_string().replace('\n', "; ");
@@ -230,7 +245,8 @@ mod tests {
     fn found() -> Evidence {
         let table = Some("0 65536 linear 8:0 2048".parse().unwrap());
         let boot = "11111111-372b-4b5a-a9f1-7d0c4f3b2a10".parse().unwrap();
-        Evidence { boot, table, writes: Some(0), ends: digest('a') }
+        let now = Use { boot, sequence: Some(12) };
+        Evidence { now, table, writes: Some(0), ends: digest('a') }
     }
 
     #[test]
@@ -266,10 +282,19 @@ mod tests {
     fn a_seal_that_an_earlier_boot_used_ends_the_chain() {
         let mut record = record("Filesystem");
         let now = found();
-        record.seal.as_mut().unwrap().used_in = Some(now.boot.clone());
+        let boot = now.now.boot.clone();
+        record.seal.as_mut().unwrap().used = Some(now.now.clone());
         assert!(judge(&record, &now, Trust::Nothing).is_ok(), "it is tried again in the same boot");
-        let later = Evidence { boot: record.boot.clone(), ..now.clone() };
-        assert_eq!(judge(&record, &later, Trust::PoweredOff), Err(Break::Used(now.boot)));
+        let later = Use { boot: record.boot.clone(), sequence: Some(12) };
+        let anew = Use { boot: boot.clone(), sequence: Some(13) };
+        for now in [later, anew] {
+            let judged = judge(&record, &Evidence { now, ..found() }, Trust::PoweredOff);
+            assert_eq!(judged, Err(Break::Used(boot.clone())));
+        }
+        let unseen = Use { boot: boot.clone(), sequence: None };
+        record.seal.as_mut().unwrap().used = Some(unseen.clone());
+        let judged = judge(&record, &Evidence { now: unseen, ..found() }, Trust::PoweredOff);
+        assert_eq!(judged, Err(Break::Used(boot)), "nobody has counted");
     }
 
     #[test]

@@ -82,6 +82,7 @@ fn independent(first: &Step, second: &Step) -> bool {
     let unlock = |step: &Step| matches!(step, Step::UnlockVolumeGroup { .. });
     let lock = |step: &Step| matches!(step, Step::LockVolumeGroup { .. });
     let create_origin = |step: &Step| matches!(step, Step::Create { role: Role::Origin, .. });
+    let cut_off = |step: &Step| matches!(step, Step::Load { role: Role::Snapshot, .. });
     let clear = |step: &Step| matches!(step, Step::ClearSlot { .. });
     let remove_origin = |step: &Step| matches!(step, Step::Remove { role: Role::Origin });
     let activate = |step: &Step, wanted| matches!(step, Step::Activate { role } if *role == wanted);
@@ -96,6 +97,7 @@ fn independent(first: &Step, second: &Step) -> bool {
             || (create_origin(a) || remove_origin(a)) && activate(b, Role::Snapshot)
             || activate(a, Role::Origin) && (lock(b) || verify(b))
             || activate(a, Role::Snapshot) && (lock(b) || verify(b) || clear(b))
+            || cut_off(a) && unlock(b)
     };
     apart(first, second) || apart(second, first)
 }

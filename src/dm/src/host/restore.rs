@@ -5,7 +5,7 @@
 
 use era_metadata::{FileSource, Metadata, View};
 use eratrack_model::Era;
-use eratrack_model::continuity::{Break, Evidence, Proof, Seal, Trust, judge};
+use eratrack_model::continuity::{Break, Evidence, Proof, Seal, Trust, Use, judge};
 use eratrack_model::names::StackId;
 use eratrack_model::plan;
 use eratrack_model::record::{Phase, Record};
@@ -82,7 +82,7 @@ impl Host {
         // Nothing of it may still be in flight, or in the page cache.
         self.boundary_locked(&lock, record)?;
         let Ends { digest, contents } = self.ends(record.x)?;
-        let seal = Seal { boot: record.boot.clone(), ends: digest, contents, used_in: None };
+        let seal = Seal { boot: record.boot.clone(), ends: digest, contents, used: None };
         self.about_to("write the record: sealed");
         self.store.write_record(&Record { seal: Some(seal), ..record.clone() })?;
         Ok(SealOutcome::Sealed)
@@ -180,10 +180,11 @@ impl Host {
     /// Should an error end this attempt, another one in this boot may go by the same seal; what is
     /// written in this boot is counted until then. In no later boot: by then nobody has counted.
     fn seal_is_used(&self, record: Record) -> Result<Record, HostError> {
-        let Some(seal) = record.seal.clone().filter(|seal| seal.used_in.is_none()) else {
+        let Some(seal) = record.seal.clone().filter(|seal| seal.used.is_none()) else {
             return Ok(record);
         };
-        let seal = Some(Seal { used_in: Some(self.machine.boot_id()?), ..seal });
+        let counted = self.counted(&record).ok();
+        let seal = Some(Seal { used: Some(self.use_of(counted)?), ..seal });
         let used = Record { seal, ..record };
         self.about_to("write the record: its seal is used");
         self.store.write_record(&used)?;
@@ -242,8 +243,22 @@ impl Host {
     }
 
     fn evidence(&self, record: &Record, x: DevNo) -> Result<Evidence, HostError> {
-        let (boot, writes) = (self.machine.boot_id()?, self.writes(record, x)?);
-        Ok(Evidence { boot, table: self.live_table(x)?, writes, ends: self.ends(x)?.digest })
+        let (now, writes) = (self.use_of(Some(self.counted(record)?))?, self.writes(record, x)?);
+        Ok(Evidence { now, table: self.live_table(x)?, writes, ends: self.ends(x)?.digest })
+    }
+
+    /// The device whose writes are counted, as it is called in this boot.
+    fn counted(&self, record: &Record) -> Result<DevNo, HostError> {
+        if record.stage.is_some() {
+            self.beneath_stage(record)
+        } else {
+            self.x_after_reboot(record)
+        }
+    }
+
+    fn use_of(&self, counted: Option<DevNo>) -> Result<Use, HostError> {
+        let sequence = counted.and_then(|counted| self.machine.disk_sequence(counted).ok());
+        Ok(Use { boot: self.machine.boot_id()?, sequence })
     }
 
     /// An X of ours is as new as this process: what it is put over tells.

@@ -618,7 +618,7 @@ fn what_another_keeps_and_whose_chain_has_ended_is_left_to_them() {
 fn a_stack_that_is_taken_over_is_sealed_no_more() {
     let rig = Rig::new();
     let (boot, contents) = (rig.record.boot.clone(), eratrack_model::continuity::Contents::Unknown);
-    let seal = Seal { boot, ends: "0".repeat(64).parse().unwrap(), contents, used_in: None };
+    let seal = Seal { boot, ends: "0".repeat(64).parse().unwrap(), contents, used: None };
     rig.host.store.write_record(&Record { seal: Some(seal), ..rig.record.clone() }).unwrap();
     assert_eq!(rig.recovered(), Recovery::Adopted(rig.record.clone()));
     assert_eq!(rig.host.record(&rig.record.stack).unwrap(), Some(rig.record.clone()));

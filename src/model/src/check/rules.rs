@@ -295,8 +295,7 @@ impl<'a> State<'a> {
     fn base_has(&self, table: &PlannedTable) -> Verdict {
         let through = self.goes_through_era();
         let base = self.base.as_ref().and_then(|base| base.live.as_ref());
-        require(through && base == Some(table), Rule::TableGivenBack, || show(base))?;
-        self.nobody_reads_on()
+        require(through && base == Some(table), Rule::TableGivenBack, || show(base))
     }
 
     fn clear_slot(&mut self, x: DevNo, table: &PlannedTable) -> Verdict {

@@ -16,8 +16,9 @@ pub(super) fn plan(observed: &Observed) -> Result<Plan, Refusal> {
             match situation::path(observed, volume)? {
                 Path::Own => pass_by(&mut plan, observed, volume)?,
                 Path::ThroughEra { era: _, base, origin: _ } => {
-                    plan.steps = point::cut_off(observed);
                     restore(&mut plan, observed, volume, base)?;
+                    // The user's device first: its reader's last reads count for nothing by then.
+                    plan.steps.extend(point::cut_off(observed));
                     // Whoever has one of ours open does not keep X from its own table; the
                     // removal then fails, and is tried again.
                     remove_own(&mut plan, observed);
