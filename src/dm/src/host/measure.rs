@@ -43,9 +43,11 @@ impl Host {
     /// stack's lock.
     pub(super) fn require_own_chain(
         &self,
-        _lock: &StackLock,
+        lock: &StackLock,
         record: &Record,
     ) -> Result<(), HostError> {
+        // What a killed process has left suspended would hang in whatever comes next.
+        self.wake(lock, &record.stack)?;
         // A disk that fails takes the record and the metadata alike: then era comes out.
         let kept = self.store.read_record(&record.stack);
         let found = match kept.map_err(|e| self.era_failed(record, e.into()))? {

@@ -32,7 +32,8 @@ impl Host {
 
     /// What a group has left suspended runs again before anything else is done: one volume's recovery may take its time.
     fn wake_all(&self, stacks: &BTreeSet<StackId>) {
-        for stack in stacks.iter().filter(|stack| !self.is_kept_by_another(stack)) {
+        // Whoever keeps them: it was noted by a process of ours that is no more.
+        for stack in stacks {
             // Where somebody is at work still, nothing is left; its own recovery waits for that.
             let Ok(lock) = StackLock::take(&self.machine, stack, Duration::ZERO) else { continue };
             if let Err(error) = self.wake(&lock, stack) {
@@ -158,9 +159,13 @@ impl Host {
             return Ok(());
         }
         if x.inactive {
-            // A group was to go on with it. Somebody else's is theirs to make live.
+            // A group was to go on with it. Somebody else's is theirs to make live, and it is not forgotten.
             if !self.leads_to_ours(stack, self.dm.table(x.number, Slot::Inactive)?.as_ref())? {
-                return Ok(());
+                let what = format!(
+                    "{} is suspended, and a table of somebody else's waits to become live: let LVM finish (`lvchange --refresh`), or `dmsetup resume` it",
+                    x.name
+                );
+                return Err(HostError::Unexpected { stack: stack.clone(), what });
             }
             self.dm.clear(x.number)?;
         }

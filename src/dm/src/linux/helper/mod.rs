@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, dup};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::from_errno;
@@ -80,17 +81,31 @@ impl Holder for HelperProcess {
         let told = serde_json::to_vec(order).map_err(|e| HoldError::Start(e.into()))?;
         let mut child = self.start(locks).map_err(HoldError::Start)?;
         let answer = tell(&mut child, &told).and_then(|()| listen(&mut child, order.deadline));
-        if !matches!(answer, Ok(Some(_))) {
-            // Whatever it is at: it shall do nothing more, for its devices are about to be resumed.
-            let _ = child.kill();
-        }
-        // Its answer is its last act, unless a call of its hangs in the kernel.
-        std::thread::spawn(move || child.wait());
+        // Whatever a call of its is at that came too late: it shall do nothing more, for the locks are about to be given
+        // back, or its devices resumed.
+        let _ = child.kill();
+        see_it_end(child);
         match answer.map_err(|error| tracing::warn!(%error, "no answer of the helper")) {
             Ok(Some(answer)) => understood(answer, order),
             Ok(None) | Err(()) => Err(HoldError::Lost),
         }
     }
+}
+
+/// Waits for its end, unless a call of its hangs in the kernel.
+fn see_it_end(mut child: Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let ended = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let limit = Timespec { tv_sec: 2, tv_nsec: 0 };
+    let hangs = ended.is_some_and(|ended| {
+        matches!(poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&limit)), Ok(0))
+    });
+    if !hangs {
+        let _ = child.wait();
+        return;
+    }
+    tracing::warn!(pid = child.id(), "the helper was killed and has not ended yet");
+    let _ = std::thread::Builder::new().spawn(move || child.wait());
 }
 
 fn tell(child: &mut Child, order: &[u8]) -> io::Result<()> {
