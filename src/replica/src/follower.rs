@@ -180,6 +180,7 @@ impl Follower {
         let Record { stack, chain, sectors, granularity, .. } = self.record.clone();
         let id = self.target.id().clone();
         let checkpoint = Checkpoint::new(stack, chain, era, (sectors, granularity), id);
+        self.ledger.begin_anew();
         self.ledger.note(&self.target, checkpoint, AHEAD)?;
         self.start = Start::Resume { since: era, cursor: Bytes(0) };
         Ok(())
@@ -211,7 +212,9 @@ impl Follower {
             counted = Instant::now();
             target.flush()?;
             watch.check()?;
-            note_cursor(ledger, target, Bytes(done), AHEAD)
+            // Nothing more is written: from here on every sector is somebody else's.
+            let ahead = if done >= total || stopped { 0 } else { AHEAD };
+            note_cursor(ledger, target, Bytes(done), ahead)
         };
         let control = Control {
             stop: manner.stop,
@@ -249,10 +252,32 @@ impl Follower {
             self.say(State::Copying, total)?;
         }
         let phase = (Phase::Copying, total);
-        let written = self.attended(manner, phase, watch, |control, target| {
+        let mut done = 0;
+        let copied = self.attended((manner, &mut done), phase, watch, |control, target| {
             copy::copy(point.device, target, list(), control)
-        })?;
-        self.ledger.wrote(total);
+        });
+        self.ledger.wrote(done);
+        let finished =
+            copied.and_then(|written| self.make_equal(point, manner, watch, (total, written)));
+        if finished.is_err() && !matches!(self.start, Start::Full(_)) {
+            // What else is written from here on is somebody else's.
+            let settled = self
+                .target
+                .flush()
+                .map_err(ReplicaError::from)
+                .and_then(|()| self.say(State::Copying, 0));
+            settled.unwrap_or_else(|error| tracing::debug!(%error, "all is copied again"));
+        }
+        finished
+    }
+
+    fn make_equal(
+        &mut self,
+        point: &Point<'_>,
+        manner: Manner<'_>,
+        watch: &mut dyn Watch,
+        (total, written): (u64, u64),
+    ) -> Result<Account, ReplicaError> {
         let verified_in = self.compare(point.device, manner, watch)?;
         self.target.flush()?;
         watch.check()?;
@@ -271,7 +296,7 @@ impl Follower {
         }
         let (size, began) = (size_of(&self.record).0, Instant::now());
         let ranges =
-            self.attended(manner, (Phase::Verifying, size), watch, |control, target| {
+            self.attended((manner, &mut 0), (Phase::Verifying, size), watch, |control, target| {
                 verify::compare(source, target, size, control)
             })?;
         if ranges.is_empty() {
@@ -289,15 +314,15 @@ impl Follower {
     /// comes before what failed for it.
     fn attended<T>(
         &self,
-        manner: Manner<'_>,
+        (manner, done): (Manner<'_>, &mut u64),
         (phase, total): (Phase, u64),
         watch: &mut dyn Watch,
         act: impl FnOnce(Control<'_>, &Target) -> Result<T, ReplicaError>,
     ) -> Result<T, ReplicaError> {
-        let (mut done, mut looked) = (0, Instant::now());
+        let mut looked = Instant::now();
         let mut attend = |piece: Piece| {
-            done += piece.length as u64;
-            watch.progress(Progress { phase, done, total });
+            *done += piece.length as u64;
+            watch.progress(Progress { phase, done: *done, total });
             if looked.elapsed() >= ATTEND {
                 looked = Instant::now();
                 watch.check()?;

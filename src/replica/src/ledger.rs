@@ -18,6 +18,8 @@ pub(crate) struct Ledger {
     seen: Option<Proof>,
     /// Bytes that we have written since.
     ours: u64,
+    /// Once it could not be told who had written, a later look proves nothing.
+    doubtful: bool,
 }
 
 impl Ledger {
@@ -27,7 +29,7 @@ impl Ledger {
         witness: Option<Witness>,
         seen: Option<Proof>,
     ) -> Self {
-        Self { file, checkpoint, witness, seen, ours: 0 }
+        Self { file, checkpoint, witness, seen, ours: 0, doubtful: false }
     }
 
     pub(crate) fn checkpoint(&self) -> Option<&Checkpoint> {
@@ -44,6 +46,11 @@ impl Ledger {
         self.ours
     }
 
+    /// Everything is copied again: what was written before is of no account.
+    pub(crate) fn begin_anew(&mut self) {
+        self.doubtful = false;
+    }
+
     /// Writes it down, durably; what it speaks of must be flushed. Until the next time not more than `ahead` bytes are
     /// written. Fails if somebody else has written to the target meanwhile, and has the next copy be one of everything.
     pub(crate) fn note(
@@ -53,6 +60,8 @@ impl Ledger {
         ahead: u64,
     ) -> Result<(), ReplicaError> {
         let (proof, alone) = self.look()?;
+        self.doubtful |= self.witness.is_some() && proof.is_none();
+        let proof = proof.filter(|_| !self.doubtful);
         let ahead = ahead.div_ceil(SECTOR_BYTES);
         let proof = proof.map(|proof| Proof { ahead, ..proof });
         self.write(Checkpoint { proof, ..checkpoint })?;
@@ -149,5 +158,12 @@ mod tests {
         count(scene.root.path(), 104);
         scene.ledger.note(&scene.target, checkpoint(), 0).unwrap();
         assert_eq!(scene.ledger.checkpoint().unwrap().proof, None);
+        scene.ledger.wrote(4096);
+        count(scene.root.path(), 112);
+        scene.ledger.note(&scene.target, checkpoint(), 0).unwrap();
+        assert_eq!(scene.ledger.checkpoint().unwrap().proof, None, "nor later");
+        scene.ledger.begin_anew();
+        scene.ledger.note(&scene.target, checkpoint(), 0).unwrap();
+        assert!(scene.ledger.checkpoint().unwrap().proof.is_some(), "until all is copied again");
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use eratrack_api::Reason;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -38,17 +38,15 @@ pub(super) struct Job {
 #[derive(Debug, Default)]
 struct Shared {
     stop: Arc<AtomicBool>,
-    /// Told when `stop` becomes true.
-    stopped: Notify,
     done: AtomicU64,
     total: AtomicU64,
 }
 
 impl Job {
-    /// Begins it once it is its turn. `told` is told now and then while it goes on, and when it has ended.
+    /// Begins it; `turn` is given back when it has ended. `told` is told now and then while it goes on, and when it has ended.
     pub(super) fn start<S: Stacks>(
         operations: &Operations<S>,
-        turns: Option<Arc<Semaphore>>,
+        turn: Option<OwnedSemaphorePermit>,
         (wanted, task): (WantedReplica, ReplicaTask),
         told: Arc<Notify>,
     ) -> Self {
@@ -60,7 +58,7 @@ impl Job {
         let seeds = matches!(task, ReplicaTask::Seed(_));
         let (operations, seen) = (operations.clone(), shared.clone());
         let handle = tokio::spawn(async move {
-            let result = run(operations, turns, (wanted, task), (seen, told.clone())).await;
+            let result = run(operations, turn, (wanted, task), (seen, told.clone())).await;
             told.notify_one();
             result
         });
@@ -93,7 +91,6 @@ impl Job {
 
     fn stop(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.stopped.notify_one();
     }
 }
 
@@ -105,19 +102,10 @@ impl Drop for Job {
 
 async fn run<S: Stacks>(
     operations: Operations<S>,
-    turns: Option<Arc<Semaphore>>,
+    turn: Option<OwnedSemaphorePermit>,
     (wanted, task): (WantedReplica, ReplicaTask),
     (shared, told): (Arc<Shared>, Arc<Notify>),
 ) -> Result<ReplicaDone, ReplicaTrouble> {
-    let turn = match turns {
-        None => None,
-        Some(turns) => tokio::select! {
-            turn = turns.acquire_owned() => turn.ok(),
-            () = shared.stopped.notified() => {
-                return Err(ReplicaTrouble { stopped: true, ..failed("ended before its turn".to_owned()) });
-            }
-        },
-    };
     let runtime = Handle::current();
     let ended = tokio::task::spawn_blocking(move || {
         let _turn = turn;

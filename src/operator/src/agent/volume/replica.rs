@@ -11,7 +11,7 @@ use eratrack_api::{
     EraSnapshot, EraVolume, ReplicaPhase, ReplicaStatus, ReplicaTarget, Time, names,
 };
 use kube::ResourceExt;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::copier::Job;
@@ -31,7 +31,7 @@ use crate::agent::stacks::{
 const FIND_LIMIT: Duration = Duration::from_secs(30);
 /// How long a copy is waited for that is to end: as long as one piece takes on a slow disk.
 const END_LIMIT: Duration = Duration::from_secs(2);
-/// How long to wait for another volume's boundary.
+/// How long to wait for another volume's boundary, or copy.
 const TURN: Duration = Duration::from_secs(5);
 
 /// What is known of the volume's replica.
@@ -94,6 +94,10 @@ impl Replication {
         self.attempts += 1;
         if !trouble.stopped {
             self.trouble = Some(trouble);
+            // Nobody has looked whether it still does.
+            if let Some(status) = &mut self.status {
+                status.equals = None;
+            }
         }
     }
 }
@@ -173,10 +177,15 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
     }
 
     async fn replicate(&mut self, volume: &EraVolume) {
-        if self.replication.job.is_some() {
+        let held = self.held_for_replica().await;
+        if let Some(job) = &self.replication.job {
+            let copied = |held: &EraSnapshot| job.of.is_some() && job.of == held.uid();
+            // A point in time costs the application something, and this one nobody copies.
+            if (job.seeds || job.of.is_some()) && !held.as_deref().is_some_and(copied) {
+                self.let_go(held.as_deref());
+            }
             return;
         }
-        let held = self.held_for_replica().await;
         if let Some(retry) = self.replication.retry.filter(|retry| Instant::now() < *retry) {
             self.let_go(held.as_deref());
             return self.by(retry);
@@ -271,9 +280,18 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
         self.start_task(volume, ReplicaTask::Copy(Box::new(point)), Doing::Copying).await;
     }
 
-    /// Finds the device and begins. What the replica equalled is taken back before anything is written to it.
+    /// Finds the device and begins, once it is its turn: a device that is found long before it is opened may be another by
+    /// then. What the replica equalled is taken back before anything is written to it.
     async fn start_task(&mut self, volume: &EraVolume, task: ReplicaTask, doing: Doing) {
         let Some((target, _)) = self.replication.wish.clone() else { return };
+        let turns = match doing {
+            Doing::Nothing => None,
+            Doing::Seeding => Some(self.context.seeds.clone()),
+            Doing::Copying => Some(self.context.copies.clone()),
+        };
+        let Ok(turn) = turns.map(Semaphore::try_acquire_owned).transpose() else {
+            return self.by(Instant::now() + TURN);
+        };
         let wanted = match self.find_replica(&target).await {
             Ok(wanted) => wanted,
             Err(trouble) => {
@@ -289,13 +307,8 @@ impl<C: Cluster, S: Stacks, N: Node> Worker<C, S, N> {
                 return self.by(Instant::now() + TURN);
             }
         }
-        let turns = match doing {
-            Doing::Nothing => None,
-            Doing::Seeding => Some(self.context.seeds.clone()),
-            Doing::Copying => Some(self.context.copies.clone()),
-        };
         let told = self.replication.told.clone();
-        self.replication.job = Some(Job::start(&self.operations, turns, (wanted, task), told));
+        self.replication.job = Some(Job::start(&self.operations, turn, (wanted, task), told));
     }
 
     async fn find_replica(&self, target: &ReplicaTarget) -> Result<WantedReplica, ReplicaTrouble> {

@@ -47,11 +47,19 @@ pub(crate) fn build(inputs: &Inputs, validated: &Validated, now: Timestamp) -> P
         Timing::Follow(schedule) => fire(inputs, validated, schedule, &prune.drop, now),
         Timing::ByHand | Timing::Suspended | Timing::Impossible(_) => Default::default(),
     };
-    create.extend(replica::first(inputs, validated));
+    if let Some(first) = create.first()
+        && !replica::holds_up(inputs, &first.spec.claim_name)
+    {
+        for snapshot in &mut create {
+            replica::adopt(inputs, validated, snapshot);
+        }
+    }
     let mut asked = asked(inputs, validated);
-    for snapshot in create.iter_mut().chain(&mut asked.create) {
+    let mut first = replica::first(inputs, validated);
+    for snapshot in first.iter_mut().chain(&mut asked.create) {
         replica::adopt(inputs, validated, snapshot);
     }
+    create.extend(first);
     Plan {
         apply: wanted(inputs, validated),
         remove: unwanted(inputs, validated),

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use eratrack_api::{
-    EraSnapshot, EraSnapshotSpec, EraTracking, EraVolume, ObjectRef, Reason, ReplicaPhase,
-    ReplicaTarget, SnapshotMode, names,
+    ConditionStatus, ConditionType, EraSnapshot, EraSnapshotSpec, EraTracking, EraVolume,
+    ObjectRef, Reason, ReplicaPhase, ReplicaTarget, SnapshotMode, condition, names,
 };
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::ResourceExt;
@@ -174,6 +174,21 @@ pub(super) fn adopt(inputs: &Inputs, validated: &Validated, snapshot: &mut EraSn
             .annotations_mut()
             .insert(names::ANNOTATION_REPLICATE.to_owned(), "true".to_owned());
     }
+}
+
+/// Whether a scheduled point in time would have to wait: lists go on whatever the replica does. So while one is read or
+/// copied, and straight after one that failed, the schedule makes plain ones.
+pub(super) fn holds_up(inputs: &Inputs, claim: &str) -> bool {
+    let of_claim = || inputs.snapshots.iter().filter(|it| it.spec.claim_name == claim);
+    let is = |it: &EraSnapshot, kind| {
+        let conditions = it.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        condition::find(conditions, kind).is_some_and(|it| it.status == ConditionStatus::True)
+    };
+    let last = of_claim().max_by_key(|it| it.creation_timestamp());
+    let failed = last.is_some_and(|it| {
+        it.annotations().contains_key(names::ANNOTATION_REPLICATE) && is(it, ConditionType::Failed)
+    });
+    failed || of_claim().any(|it| is(it, ConditionType::Readable))
 }
 
 fn phase(volume: &EraVolume) -> Option<ReplicaPhase> {

@@ -1288,6 +1288,23 @@ fn snapshots_are_made_for_a_replica_when_it_can_be_copied_to_and_not_before() {
     }
 }
 
+/// Lists go on whatever a replica does: after one that failed, and while one is read, the schedule makes plain ones.
+#[test]
+fn what_holds_up_a_replica_holds_up_no_list() {
+    for (condition, holds_up) in [
+        (condition("Readable", "True", "PointInTime"), true),
+        (condition("Failed", "True", "DeadlineExceeded"), true),
+        (condition("Readable", "False", "Released"), false),
+    ] {
+        let annotations = json!({ "eratrack.dev/replicate": "true" });
+        let over = json!({ "metadata": { "annotations": annotations }, "status": { "conditions": [condition] } });
+        let scene = with_copy(Scene::new().bound(&["data"]), json!({}), json!({}));
+        let scene = scene.snapshot(snapshot("before", "data", over));
+        let inputs = inputs(scene.volume(volume_with_replica("Following")), replicated(json!({})));
+        assert_eq!(super::replica::holds_up(&inputs, "data"), holds_up, "{condition}");
+    }
+}
+
 #[test]
 fn a_replica_that_has_everything_gets_its_first_point_in_time_at_once_and_one_only() {
     let scene = || {
