@@ -116,7 +116,9 @@ fn events(stage: &Stage) -> Outcome {
                 let of = &event["involvedObject"];
                 let kind = of["kind"].as_str().unwrap_or_default().to_lowercase();
                 let of = format!("{kind}/{}", of["name"].as_str().unwrap_or_default());
-                let told = of == object && event["reason"] == *reason;
+                // Of a volume that its tracking names, as the reason or within the message.
+                let in_message = event["message"].as_str().is_some_and(|it| it.contains(reason));
+                let told = of == object && (event["reason"] == *reason || in_message);
                 told.then_some(()).ok_or_else(String::new)
             })?;
         }
